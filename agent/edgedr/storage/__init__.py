@@ -1,0 +1,1 @@
+"""Dumb objects: names and bytes, no meaning. Storages do not know each other."""

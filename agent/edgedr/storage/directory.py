@@ -1,0 +1,112 @@
+"""Objects as files below a local directory: 0600 files in 0700 directories, fsynced, never overwritten."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from edgedr import durable
+from edgedr.errors import ObjectMissing, StorageError
+from edgedr.storage.base import ByteSink, Stored
+
+
+class DirectoryStorage:
+    """Objects below ``root``, leaving ``keep_free`` bytes of its file system to others."""
+
+    def __init__(self, root: Path, *, keep_free: int = 0) -> None:
+        self.root = root
+        self._keep_free = keep_free
+
+    def describe(self) -> str:
+        """Say where this is."""
+        return str(self.root)
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[ByteSink]:
+        """Open a new object for writing."""
+        path = self._path(name)
+        self._refuse_links(path)
+        durable.make_directory(path.parent)
+        with durable.create(path, floor=self._keep_free) as writer:
+            yield writer
+
+    def open(self, name: str) -> BinaryIO:
+        """Open an object for reading."""
+        path = self._path(name)
+        self._refuse_links(path)
+        try:
+            return durable.open_for_reading(path)
+        except FileNotFoundError as error:
+            raise ObjectMissing(f"{path} is missing") from error
+        except OSError as error:
+            raise durable.storage_error(error, "read", path) from error
+
+    def list(self, prefix: str = "") -> Iterator[Stored]:
+        """Yield the objects below ``prefix``, sorted by name."""
+        start = self._path(prefix) if prefix else self.root
+        found = [
+            Stored(str(path.relative_to(self.root)), size)
+            for path, size in self._files(start)
+            if not path.name.startswith(".")
+        ]
+        yield from sorted(found, key=lambda stored: stored.name)
+
+    def delete(self, name: str) -> None:
+        """Take an object away, and the directories that it leaves empty."""
+        path = self._path(name)
+        self._refuse_links(path)
+        durable.remove(path)
+        self._remove_empty(path.parent)
+
+    def sweep(self, prefix: str = "") -> int:
+        """Remove unfinished writes below ``prefix``."""
+        start = self._path(prefix) if prefix else self.root
+        swept = 0
+        for path, _ in list(self._files(start)):
+            if path.name.startswith(".") and path.name.endswith(durable.PART_SUFFIX):
+                durable.remove(path)
+                self._remove_empty(path.parent)
+                swept += 1
+        return swept
+
+    def _path(self, name: str) -> Path:
+        parts = name.split("/")
+        if not all(parts) or any(part.startswith(".") for part in parts) or "\0" in name:
+            raise StorageError(f"{name!r} is no object name", hint="this may be a hostile manifest: do not trust it")
+        return self.root.joinpath(*parts)
+
+    def _refuse_links(self, path: Path) -> None:
+        """A link among the parents would lead writes out of the repository."""
+        for parent in path.relative_to(self.root).parents:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if stat.S_ISLNK(os.lstat(self.root / parent).st_mode) and parent != Path():
+                    raise StorageError(
+                        f"{self.root / parent} is a symbolic link",
+                        hint="edgedr does not write through links inside a repository: remove it",
+                    )
+
+    def _files(self, start: Path) -> Iterator[tuple[Path, int]]:
+        try:
+            with os.scandir(start) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        yield from self._files(Path(entry.path))
+                    elif entry.is_file(follow_symlinks=False):
+                        with suppress(FileNotFoundError):
+                            yield Path(entry.path), entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return
+        except NotADirectoryError:
+            return
+        except OSError as error:
+            raise durable.storage_error(error, "list", start) from error
+
+    def _remove_empty(self, directory: Path) -> None:
+        while directory != self.root and directory.is_relative_to(self.root):
+            try:
+                os.rmdir(directory)  # noqa: PTH106
+            except OSError:
+                return  # not empty, or gone: either is fine, an empty directory is no object
+            directory = directory.parent
