@@ -209,7 +209,7 @@ def _part(path: Path, *, mode: int, floor: int) -> Iterator[tuple[Writer, Path]]
 
 def _give_name(part: Path, path: Path) -> None:
     try:
-        os.link(part, path, follow_symlinks=False)  # noqa: PTH200 - unlike rename, link never overwrites
+        os.link(part, path, follow_symlinks=False)
     except OSError as error:
         if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
             raise

@@ -38,8 +38,6 @@ KUBEADM = Layout(
     apiserver_manifest="/etc/kubernetes/manifests/kube-apiserver.yaml",
 )
 
-UNKNOWN = Layout(
-    name="unknown", marker="/", certificates=(), files=(), etcd_manifest=None, apiserver_manifest=None
-)
+UNKNOWN = Layout(name="unknown", marker="/", certificates=(), files=(), etcd_manifest=None, apiserver_manifest=None)
 
 LAYOUTS: tuple[Layout, ...] = (KUBEADM,)

@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from functools import total_ordering
-from typing import Self
+from typing import NewType, Self
 
 SCHEMA = 1
+Bytes = NewType("Bytes", int)
+"""A size in a setting: written like "64 MiB" in the configuration."""
+
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 """A site or node name: what Kubernetes allows for a node, so that it is safe in object names and on any screen."""
 
@@ -250,7 +253,7 @@ class SourceRecord:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The sealed record inside ``node.tar``. It holds no time and no id, so that an unchanged node gives the same bytes."""
+    """The sealed record inside ``node.tar``. It holds no time and no id: an unchanged node gives the same bytes."""
 
     schema: int
     site: str

@@ -20,12 +20,4 @@ class PlaceFiles:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class PlaceDocuments:
-    """Put the documents of ``node.tar`` below ``prefix`` into the target directory."""
-
-    source: str
-    prefix: str
-
-
-Step: TypeAlias = PlaceArtifact | PlaceFiles | PlaceDocuments
+Step: TypeAlias = PlaceArtifact | PlaceFiles

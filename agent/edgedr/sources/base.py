@@ -20,7 +20,7 @@ class Spool(ByteSink, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An artifact of its own. ``pump`` writes all of it, or raises ``SourceError``; it runs before the next item is asked."""
+    """An artifact of its own. ``pump`` writes all of it, or raises ``SourceError``; it runs before the next item."""
 
     artifact: str
     pump: Callable[[Spool], None]

@@ -9,7 +9,9 @@ from typing import BinaryIO, Protocol
 class ByteSink(Protocol):
     """Something that takes bytes, and knows how many it took."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """Bytes taken so far."""
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Take all of ``data``."""

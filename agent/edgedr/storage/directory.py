@@ -78,7 +78,7 @@ class DirectoryStorage:
         return self.root.joinpath(*parts)
 
     def _refuse_links(self, path: Path) -> None:
-        """A link among the parents would lead writes out of the repository."""
+        """Refuse links among the parents: they would lead writes out of the repository."""
         for parent in path.relative_to(self.root).parents:
             with suppress(FileNotFoundError, NotADirectoryError):
                 if stat.S_ISLNK(os.lstat(self.root / parent).st_mode) and parent != Path():

@@ -1,0 +1,38 @@
+# The two commands of the README, each doing all its own set-up, and what they are made of.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench lock
+
+help:
+	@echo "make demo   back up a real etcd, lose it, get it back, and show it"
+	@echo "make test   lint, types, import contracts, all tests"
+	@echo "make bench  edgedr beside restic and borg, in one run"
+
+# requirements.lock pins every package with its hashes; edgedr itself is installed from here.
+$(VENV)/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV) || (rm -rf $(VENV); echo "python3-venv is missing: apt-get install python3-venv"; exit 1)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(VENV)/ready
+	@$(BIN)/python -m tests.demo
+
+test: $(VENV)/ready lint
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/ready
+	$(BIN)/python -m benchmarks
+
+lock:
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock

@@ -1,0 +1,7 @@
+"""``python -m edgedr``."""
+
+import sys
+
+from edgedr.cli.main import main
+
+sys.exit(main())

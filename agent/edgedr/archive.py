@@ -1,0 +1,338 @@
+"""Write and read ``node.tar``: PAX, sorted, the same input giving the same bytes.
+
+Members, in this order: ``inventory.json``; documents by name; ``files/<absolute path>`` by path, so that a directory
+comes before what is in it. Owners are numbers, times have nanoseconds, extended attributes are ``SCHILY.xattr.*``, a
+hard link points to the first name of its inode: stock ``tar --xattrs -xpf`` understands it all. Sparse files are dense.
+"""
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import BinaryIO, NoReturn, Self
+
+from edgedr import durable, members, strictjson
+from edgedr.errors import Damaged, SourceError
+from edgedr.members import BLOCK, Member
+from edgedr.model import SCHEMA, Entry, EntryKind, Finding, Inventory, LeftOut, Severity, SourceRecord
+from edgedr.node.files import Files
+from edgedr.node.seen import Seen, Skipped
+from edgedr.storage.base import ByteSink
+
+NODE_TAR = "node.tar"
+INVENTORY = "inventory.json"
+OWN = "/.edgedr"
+"""Where extraction puts the inventory and the documents, below the target. A node's path of that name is left out."""
+MAX_INVENTORY = 64 << 20
+MAX_MEMBERS = 200_000
+
+_RECORD = 20 * BLOCK  # the length of an archive is a multiple of it, as tar has always written
+_CHUNK = 1 << 20
+DOCUMENT = re.compile(r"(?!files/)[a-z][a-z0-9-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """``start`` is where its content begins in the spool; names of one ``shared`` inode have the same one."""
+
+    entry: Entry
+    start: int
+    shared: bool
+
+
+class _Slot:
+    """The place of one file's content in the spool; a reading that failed stays there as a gap."""
+
+    def __init__(self, spool: durable.Writer) -> None:
+        self._spool = spool
+        self.restart()
+
+    def restart(self) -> None:
+        self.start = self._spool.size
+        self.hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        return self._spool.write(data)
+
+
+class ArchiveWriter:
+    """Collect what sources take, then write it in order.
+
+    A context manager. Contents wait in the file ``spool``, which is removed at the end; memory holds one chunk of them,
+    the documents and the inventory.
+    """
+
+    def __init__(self, spool: Path, files: Files, *, floor: int = 0) -> None:
+        self._path = spool
+        self._files = files
+        self._floor = floor
+        self._stack = ExitStack()
+        self._taken: dict[PurePosixPath, _Taken] = {}
+        self._left_out: dict[PurePosixPath, LeftOut] = {}
+        self._inodes: dict[tuple[int, int], _Taken] = {}
+        self._documents: dict[str, bytes] = {}
+        self._findings: dict[str, list[Finding]] = {}
+
+    def __enter__(self) -> Self:
+        self._spool = self._stack.enter_context(durable.replacing(self._path, floor=self._floor))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._stack.__exit__(kind, error, trace)
+        finally:
+            durable.remove(self._path)
+
+    def take(self, path: PurePosixPath, source: str) -> None:
+        """Take a path, and the directories above it, as they are; what cannot be taken is recorded as left out.
+
+        A path that was taken before stays with the source that took it first.
+        """
+        for each in (*reversed(path.parents[:-1]), path):
+            if each not in self._taken and each not in self._left_out:
+                self._take(each, source)
+
+    def document(self, member: str, data: bytes) -> None:
+        """Add a text under ``member``, like ``runbooks/restore.md``."""
+        if not DOCUMENT.fullmatch(member) or member in self._documents:
+            raise ValueError(f"{member!r} is no name for a document, or taken")
+        self._documents[member] = data
+
+    def drop(self, source: str) -> None:
+        """Forget what a source took that failed half-way, except directories that others have something in."""
+        kept = {path: taken for path, taken in self._taken.items() if taken.entry.source != source}
+        for path, taken in list(kept.items()):
+            for above in path.parents[:-1]:
+                if above not in kept:
+                    directory = self._taken[above]
+                    kept[above] = replace(directory, entry=replace(directory.entry, source=taken.entry.source))
+        self._taken = kept
+        self._left_out = {path: left for path, left in self._left_out.items() if left.source != source}
+        self._findings.pop(source, None)
+
+    def finish(self, site: str, node: str, sources: Mapping[str, SourceRecord], sink: ByteSink) -> Inventory:
+        """Write the archive to ``sink`` and return its inventory: ``sources``, with the findings made here added."""
+        self._stack.close()
+        ordered = self._in_order()
+        self._find_lost_targets(ordered)
+        inventory = Inventory(
+            schema=SCHEMA,
+            site=site,
+            node=node,
+            sources={
+                name: replace(record, findings=(*record.findings, *self._findings.get(name, ())))
+                for name, record in sources.items()
+            },
+            entries=tuple(taken.entry for taken in ordered),
+            left_out=tuple(self._left_out[path] for path in sorted(self._left_out, key=os.fsencode)),
+        )
+        written = _Padded(sink)
+        record = strictjson.encode(inventory)
+        if len(record) > MAX_INVENTORY:
+            raise SourceError(f"the inventory of {len(ordered)} paths is too large", hint="take fewer paths")
+        written.member(members.encode(Member.document(INVENTORY, len(record))), record)
+        for name, data in sorted(self._documents.items()):
+            written.member(members.encode(Member.document(name, len(data))), data)
+        with durable.open_for_reading(self._path) as spool:
+            for taken in ordered:
+                written.member(members.encode(Member.of(taken.entry)))
+                written.content(spool, taken)
+        written.end()
+        return inventory
+
+    def _take(self, path: PurePosixPath, source: str) -> None:
+        slot = _Slot(self._spool)
+        seen = self._files.look(path)
+        known = self._same_file(seen)
+        above = self._taken.get(path.parent)
+        if str(path) == OWN:
+            seen = Skipped("the name is edgedr's own")
+        elif len(path.parts) > 2 and (above is None or above.entry.kind is not EntryKind.DIRECTORY):  # noqa: PLR2004
+            seen = Skipped("the directory that it is in could not be taken")
+        elif known is None:
+            seen = self._files.read(path, slot)
+        if isinstance(seen, Skipped):
+            self._left_out[path] = LeftOut(str(path), source, seen.reason)
+            return
+        if len(self._taken) >= MAX_MEMBERS:
+            raise SourceError(f"more than {MAX_MEMBERS} paths, the last one {path}", hint="take fewer paths")
+        self._taken[path] = self._remember(path, source, seen, slot, known)
+        notes = list(seen.notes)
+        if seen.kind is EntryKind.DIRECTORY and not self._files.listable(path):
+            notes.append("cannot be listed: what is below it may be missing")
+        self._find(source, path, *notes)
+
+    def _same_file(self, seen: Seen | Skipped) -> _Taken | None:
+        """Find an earlier name of the same inode; one that changed since, or was used again, is another file."""
+        if isinstance(seen, Skipped) or seen.kind is not EntryKind.FILE or seen.links == 1:
+            return None
+        known = self._inodes.get(seen.inode)
+        same = known is not None and (known.entry.size, known.entry.mtime_ns) == (seen.size, seen.mtime_ns)
+        return known if same else None
+
+    def _remember(self, path: PurePosixPath, source: str, seen: Seen, slot: _Slot, known: _Taken | None) -> _Taken:
+        if known is not None:
+            return replace(known, entry=replace(known.entry, path=str(path), source=source))
+        is_file = seen.kind is EntryKind.FILE
+        taken = _Taken(
+            Entry(
+                path=str(path),
+                kind=seen.kind,
+                source=source,
+                mode=seen.mode,
+                uid=seen.uid,
+                gid=seen.gid,
+                mtime_ns=seen.mtime_ns,
+                size=seen.size,
+                sha256=slot.hash.hexdigest() if is_file else None,
+                target=seen.target,
+                xattrs={name: base64.b64encode(value).decode() for name, value in seen.xattrs.items()},
+                sparse=seen.sparse,
+            ),
+            slot.start,
+            shared=is_file and seen.links > 1,
+        )
+        if taken.shared:
+            self._inodes[seen.inode] = taken
+        return taken
+
+    def _in_order(self) -> list[_Taken]:
+        """Sort by path; of the names of one inode, the first carries the content and the others link to it."""
+        first: dict[int, str] = {}
+        ordered = []
+        for path in sorted(self._taken, key=os.fsencode):
+            taken = self._taken[path]
+            entry = taken.entry
+            if taken.shared and first.setdefault(taken.start, entry.path) != entry.path:
+                entry = replace(
+                    entry,
+                    kind=EntryKind.HARDLINK,
+                    target=first[taken.start],
+                    size=0,
+                    sha256=None,
+                    xattrs={},
+                    sparse=False,
+                )
+            ordered.append(replace(taken, entry=entry))
+        return ordered
+
+    def _find_lost_targets(self, ordered: list[_Taken]) -> None:
+        for entry in (taken.entry for taken in ordered if taken.entry.kind is EntryKind.SYMLINK):
+            path = PurePosixPath(entry.path)
+            real = self._files.real(path)
+            if real is not None and real not in self._taken:
+                self._find(entry.source, path, f"points to {entry.target}, which is not in the backup")
+
+    def _find(self, source: str, path: PurePosixPath, *texts: str) -> None:
+        self._findings.setdefault(source, []).extend(Finding(Severity.WARN, str(path), text) for text in texts)
+
+
+class _Padded:
+    """Write members in whole blocks."""
+
+    def __init__(self, sink: ByteSink) -> None:
+        self._sink = sink
+        self._size = 0
+
+    def member(self, header: bytes, data: bytes = b"") -> None:
+        self._write(header)
+        self._write(data)
+        self._pad(BLOCK)
+
+    def content(self, spool: BinaryIO, taken: _Taken) -> None:
+        spool.seek(taken.start)
+        left = taken.entry.size
+        while left:
+            chunk = spool.read(min(left, _CHUNK))
+            if not chunk:
+                raise SourceError(
+                    f"the spooled content of {taken.entry.path} is gone", hint="look at the disk, try again"
+                )
+            self._write(chunk)
+            left -= len(chunk)
+        self._pad(BLOCK)
+
+    def end(self) -> None:
+        self._write(bytes(2 * BLOCK))
+        self._pad(_RECORD)
+
+    def _write(self, data: bytes) -> None:
+        self._sink.write(data)
+        self._size += len(data)
+
+    def _pad(self, unit: int) -> None:
+        self._write(bytes(-self._size % unit))
+
+
+class ArchiveReader:
+    """Read an archive of ours, and nothing else: what ``ArchiveWriter`` never writes is ``Damaged``.
+
+    Reads ``stream`` once, from where it stands, never more than ``max_bytes`` of it. ``inventory`` is there at once.
+    """
+
+    def __init__(self, stream: BinaryIO, *, max_bytes: int, what: str = "node.tar") -> None:
+        self._stream = stream
+        self._left = max_bytes
+        self.what = what
+        first = members.read(self._read, self.what)
+        if first is None or first.name != INVENTORY or first.kind is not EntryKind.FILE:
+            raise Damaged(f"{what} does not begin with {INVENTORY}", hint="it is not an archive of edgedr, or damaged")
+        if first.size > MAX_INVENTORY:
+            members.refuse(self.what, first.name, f"{first.size} bytes long")
+        record = b"".join(self._content(first))
+        self.inventory = strictjson.decode(Inventory, record, what=f"{what}: {INVENTORY}", max_bytes=MAX_INVENTORY)
+
+    def members(self) -> Iterator[tuple[Member, Iterator[bytes]]]:
+        """Yield each further member with its content in chunks, which may be left unread."""
+        count = 0
+        while (member := members.read(self._read, self.what)) is not None:
+            count += 1
+            if count > MAX_MEMBERS:
+                members.refuse(self.what, member.name, f"more than {MAX_MEMBERS} members")
+            content = self._content(member)
+            yield member, content
+            for _ in content:
+                pass
+        self._end()
+
+    def _content(self, member: Member) -> Iterator[bytes]:
+        left = member.size
+        while left:
+            chunk = self._read(min(left, _CHUNK))
+            left -= len(chunk)
+            yield chunk
+        self._read(-member.size % BLOCK)
+
+    def _end(self) -> None:
+        """Two empty blocks, padding, nothing else: what follows would be seen by one reader and not by another."""
+        size = 0
+        while chunk := self._stream.read(_RECORD):
+            size += len(chunk)
+            if chunk.strip(b"\0") or size > _RECORD:
+                raise Damaged(f"{self.what} goes on after its end", hint="take another backup")
+        if size < BLOCK:
+            self._cut()
+
+    def _read(self, size: int) -> bytes:
+        if size > self._left:
+            raise Damaged(f"{self.what} is longer than its manifest says", hint="take another backup")
+        self._left -= size
+        parts = []
+        while size:
+            part = self._stream.read(size)
+            if not part:
+                self._cut()
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def _cut(self) -> NoReturn:
+        raise Damaged(f"{self.what} ends too early", hint="take another backup")

@@ -1,0 +1,1 @@
+"""One function per command. Only ``main`` turns errors into exit codes."""

@@ -1,0 +1,46 @@
+"""``edgedr config``: whether it is right, and what would be captured."""
+
+from edgedr.cli import terminal
+from edgedr.cli.parser import Arguments
+from edgedr.settings import load
+from edgedr.sources.base import Count, TakePath
+from edgedr.wiring import kubernetes_version, open_node, open_state
+
+
+def check(arguments: Arguments) -> int:
+    """Check the configuration file, and look at what is on the node, without talking to etcd."""
+    settings = load(arguments.config)
+    node = open_node(settings)
+    signer = open_state(settings).signer()
+    holds: dict[str, str] = {}
+    for source in settings.sources:
+        if source.name == "etcd":
+            continue
+        items = list(source.capture(node))
+        counts = [f"{item.number} {item.noun}" for item in items if isinstance(item, Count)]
+        holds[source.name] = ", ".join(counts) or f"{sum(isinstance(item, TakePath) for item in items)} paths"
+    captured = {source.name: holds.get(source.name, "asked at capture") for source in settings.sources}
+    document = {
+        "config": str(arguments.config),
+        "site": settings.node.site,
+        "node": settings.node.name,
+        "distribution": node.layout.name,
+        "kubernetes_version": kubernetes_version(node),
+        "recipients": [recipient.fingerprint for recipient in settings.recipients],
+        "signer": signer.public.fingerprint,
+        "repository": str(settings.repository.path),
+        "sources": captured,
+    }
+    if arguments.json:
+        terminal.say_json(document)
+        return 0
+    terminal.line("ok", str(arguments.config))
+    terminal.line("node", f"{settings.node.site}/{settings.node.name}")
+    terminal.line("runs", node.layout.name, f"Kubernetes {kubernetes_version(node) or 'unknown'}")
+    for name, text in captured.items():
+        terminal.line(name, text)
+    for recipient in settings.recipients:
+        terminal.line("recipient", str(recipient), recipient.fingerprint)
+    terminal.line("signs as", signer.public.fingerprint)
+    terminal.line("repository", str(settings.repository.path))
+    return 0

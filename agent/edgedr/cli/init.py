@@ -1,0 +1,164 @@
+"""``edgedr init``: set a node up, and have somebody prove that the backups can be opened."""
+
+import base64
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path, PurePosixPath
+
+from edgedr import durable
+from edgedr.cli import terminal
+from edgedr.cli.parser import Arguments
+from edgedr.errors import ConfigurationError
+from edgedr.model import NAME, SCHEMA
+from edgedr.sealing.identities import make_identity
+from edgedr.sealing.recipients import Recipient, parse_recipient, seal_text
+from edgedr.sealing.signatures import Signer, allowed_signers_line
+from edgedr.settings import Settings, load, parse
+from edgedr.state import State, StateDirectory, machine_mark, new_lineage
+from edgedr.wiring import kubernetes_version, open_node
+
+_TRIES = 3
+
+
+def init(arguments: Arguments) -> int:
+    """Find the layout, write configuration and signing key, prove the recipients. Running it again proves again."""
+    if arguments.config.exists():
+        settings = load(arguments.config)
+        terminal.line("exists", f"{arguments.config}, left as it is")
+    else:
+        settings = _configure(arguments)
+    directory = StateDirectory(settings.state.path)
+    with directory.lock():
+        signer = _signing_key(settings, directory)
+        state = directory.load() or _new_state(settings)
+        state = replace(state, unproven=_prove(settings.recipients, state, unproven=arguments.unproven))
+        directory.save(state)
+    terminal.say("keep this line beside the identity; a restore elsewhere asks for it (allowed_signers):")
+    terminal.say(f"  {allowed_signers_line(settings.node.site, settings.node.name, signer.public)}")
+    terminal.line("next", "edgedr config check; edgedr backup")
+    return 0
+
+
+def _configure(arguments: Arguments) -> Settings:
+    recipients = [parse_recipient(text) for text in arguments.recipient]
+    if not recipients and not arguments.new_identity:
+        raise ConfigurationError(
+            "no recipient was given: somebody must be able to open the backups",
+            hint="--recipient age1… (the public key of `age-keygen`), or --new-identity to make one now",
+        )
+    node_name = arguments.node or _host_name(arguments.root)
+    for what, name in (("site", arguments.site), ("node", node_name)):
+        if not NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"{name!r} cannot be the {what}'s name", hint="use lower case letters, digits, dots and hyphens"
+            )
+    if arguments.new_identity:
+        identity = make_identity()
+        recipients.append(parse_recipient(identity.recipient))
+        terminal.say("a new identity. It is shown once and kept nowhere on this node: store it away from here now.")
+        terminal.say(f"# public key: {identity.recipient}")
+        terminal.say(identity.secret)
+    state = arguments.state or Path("/var/lib/edgedr")
+    text = render(
+        site=arguments.site,
+        node=node_name,
+        root=arguments.root.absolute(),
+        recipients=recipients,
+        repository=(arguments.repository or state / "repository").absolute(),
+        state=state.absolute(),
+    )
+    settings = parse(text.encode(), str(arguments.config))
+    node = open_node(settings)
+    terminal.line("found", node.layout.name, f"Kubernetes {kubernetes_version(node) or 'unknown'}")
+    terminal.line("will take", ", ".join(source.name for source in settings.sources))
+    durable.make_directory(arguments.config.absolute().parent, mode=0o755)
+    with durable.create(arguments.config) as out:
+        out.write(text.encode())
+    terminal.line("wrote", str(arguments.config))
+    return settings
+
+
+def render(*, site: str, node: str, root: Path, recipients: Sequence[Recipient], repository: Path, state: Path) -> str:
+    """Return the annotated configuration with these values."""
+    text = resources.files("edgedr").joinpath("data/edgedr.toml.in").read_text()
+    values = {
+        "site": _quoted(site),
+        "node": _quoted(node),
+        "root": _quoted(str(root)),
+        "recipients": "\n".join(f"  {_quoted(recipient.text)}," for recipient in recipients),
+        "repository": _quoted(str(repository)),
+        "state": _quoted(str(state)),
+    }
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", value)
+    return text
+
+
+def _quoted(text: str) -> str:
+    import json  # noqa: PLC0415
+
+    return json.dumps(text, ensure_ascii=False)  # a JSON string is a TOML basic string
+
+
+def _signing_key(settings: Settings, directory: StateDirectory) -> Signer:
+    if directory.signing_key.exists():
+        return directory.signer()
+    signer = Signer.generate()
+    public = directory.path / "signing.key.pub"
+    with durable.create(directory.signing_key) as out:
+        out.write(signer.private_bytes())
+    durable.replace(public, f"{signer.public} {settings.node.name}@{settings.node.site}\n".encode(), mode=0o644)
+    terminal.line("wrote", f"{directory.signing_key} (0600)")
+    return signer
+
+
+def _new_state(settings: Settings) -> State:
+    machine = open_node(settings).files.text(PurePosixPath("/etc/machine-id"))
+    unproven = tuple(recipient.fingerprint for recipient in settings.recipients)
+    return State(SCHEMA, new_lineage(), 0, machine_mark(machine), unproven)
+
+
+def _prove(recipients: Sequence[Recipient], state: State, *, unproven: bool) -> tuple[str, ...]:
+    """Ask for each recipient not proven yet; return those that still are not."""
+    open_ones = [recipient for recipient in recipients if recipient.fingerprint in state.unproven]
+    if unproven:
+        for recipient in open_ones:
+            terminal.warn(f"recipient {recipient} is not proven", "run `edgedr init` again without --unproven")
+        return tuple(recipient.fingerprint for recipient in open_ones)
+    for recipient in open_ones:
+        _challenge(recipient)
+        terminal.line("proven", f"recipient {recipient} can open backups of this node")
+    return ()
+
+
+def _challenge(recipient: Recipient) -> None:
+    answer = "-".join(f"{secrets.randbelow(10_000):04d}" for _ in range(3))
+    challenge = base64.b64encode(seal_text(answer.encode(), [recipient])).decode()
+    terminal.say(f"prove that someone can open the backups for {recipient}.")
+    terminal.say("where the identity is, run one of these, and paste the answer here:")
+    terminal.say(f"  edgedr keys prove --identity key.txt '{challenge}'")
+    terminal.say(f"  echo '{challenge}' | base64 -d | age -d -i key.txt")
+    for _ in range(_TRIES):
+        print("> ", end="", flush=True)
+        given = sys.stdin.readline()
+        if not given:
+            break
+        if secrets.compare_digest(given.strip().encode(), answer.encode()):
+            return
+        terminal.say("that is not it")
+    raise ConfigurationError(
+        f"nobody has proven that {recipient} can open backups",
+        hint="run `edgedr init` again with the identity at hand; with --unproven every backup will say that nobody did",
+    )
+
+
+def _host_name(root: Path) -> str:
+    try:
+        name = (root / "etc/hostname").read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        name = socket.gethostname()
+    return name.lower()

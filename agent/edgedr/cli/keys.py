@@ -1,0 +1,22 @@
+"""``edgedr keys``: show that a person can open what this fleet seals."""
+
+import base64
+import binascii
+
+from edgedr.cli import terminal
+from edgedr.cli.parser import Arguments
+from edgedr.cli.places import identities
+from edgedr.errors import ConfigurationError, WrongKey
+from edgedr.sealing.identities import open_text
+
+
+def prove(arguments: Arguments) -> int:
+    """Decrypt the challenge of `edgedr init` and print the answer."""
+    if not arguments.identity:
+        raise WrongKey("no identity was given", hint="--identity names the file with the AGE-SECRET-KEY line")
+    try:
+        ciphertext = base64.b64decode(arguments.challenge, validate=True)
+    except binascii.Error as error:
+        raise ConfigurationError("this is no challenge of `edgedr init`", hint="paste the whole line") from error
+    terminal.say(open_text(ciphertext, identities(arguments)).decode(errors="replace"))
+    return 0

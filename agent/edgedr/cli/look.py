@@ -1,0 +1,186 @@
+"""``edgedr list`` and ``edgedr show``: what is there. Only manifests and sizes are read; ``verify`` proves."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from edgedr.cli import terminal
+from edgedr.cli.parser import Arguments
+from edgedr.cli.places import chosen, listed, open_place
+from edgedr.errors import Damaged
+from edgedr.model import BackupId, Manifest
+from edgedr.repository.chains import chain_of, dependents
+from edgedr.repository.repository import Listed
+from edgedr.state import clones
+from edgedr.wiring import manifests
+
+
+def list_backups(arguments: Arguments) -> int:
+    """List the backups, oldest first; damaged and incomplete ones are marked."""
+    repository, _ = open_place(arguments)
+    backups = listed(repository, arguments)
+    conditions = _conditions(backups)
+    if arguments.json:
+        terminal.say_json([_row(backup, conditions[backup.id]) for backup in backups])
+        return 0
+    if not backups:
+        terminal.say(f"no backups in {repository.storage.describe()} yet; `edgedr backup` makes one")
+        return 0
+    now = datetime.now(UTC)
+    several = len({(backup.place.site, backup.place.node) for backup in backups}) > 1
+    rows = []
+    for backup in backups:
+        manifest = backup.manifest
+        where = f"{backup.place.site}/{backup.place.node}  " if several else ""
+        rows.append(
+            (
+                f"{where}{backup.id}",
+                terminal.age(now - backup.id.created),
+                str(backup.place.kind),
+                terminal.size(sum(backup.objects.values())),
+                str(manifest.proof) if manifest else "-",
+                conditions[backup.id],
+            )
+        )
+    terminal.table(("backup", "age", "class", "size", "proof", ""), rows, right=(1, 3))
+    twins = clones(manifests(backups))
+    if twins:
+        terminal.warn(f"two machines write as one node: {', '.join(twins[:4])}", "give one of them another name")
+    return 0
+
+
+def show(arguments: Arguments) -> int:
+    """Show one backup: class, chain, sizes, sources, proof level."""
+    repository, _ = open_place(arguments)
+    backups = listed(repository, arguments)
+    backup = chosen(backups, arguments)
+    if backup.manifest is None:
+        raise Damaged(f"the manifest of {backup.id} cannot be read: {backup.damage[0]}", hint="`edgedr verify --all`")
+    chain = _chain(backup.manifest, backups)
+    if arguments.json:
+        terminal.say_json(
+            {
+                **_row(backup, _conditions(backups)[backup.id]),
+                "chain": [str(manifest.id) for manifest in chain],
+                "dependents": [str(one) for one in dependents(backup.id, backups)],
+                "recipients": list(backup.manifest.recipients),
+                "reasons": list(backup.manifest.reasons),
+                "lineage": backup.manifest.lineage,
+                "segment_bytes": backup.manifest.segment_size,
+                "etcd": _etcd(backup.manifest),
+                "distribution": backup.manifest.distribution,
+                "kubernetes_version": backup.manifest.kubernetes_version,
+            }
+        )
+        return 0
+    _print(backup, backup.manifest, chain, backups)
+    return 0
+
+
+def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backups: Sequence[Listed]) -> None:
+    terminal.line("backup", str(backup.id))
+    terminal.line("node", f"{manifest.site}/{manifest.node}", f"lineage {manifest.lineage}")
+    terminal.line(
+        "made",
+        terminal.when(manifest.created),
+        f"{terminal.age(datetime.now(UTC) - manifest.created)} ago",
+        f"edgedr {manifest.edgedr_version}",
+    )
+    if manifest.distribution:
+        terminal.line("runs", manifest.distribution, f"Kubernetes {manifest.kubernetes_version or 'unknown'}")
+    terminal.line("class", str(manifest.kind), *manifest.reasons[:1])
+    for reason in manifest.reasons[1:]:
+        terminal.line("", reason)
+    if len(chain) > 1:
+        total = sum(link.sealed_size for link in chain)
+        terminal.line("chain", f"1 full + {len(chain) - 1} deltas", f"{terminal.size(total)} to download")
+        terminal.line("", f"from {chain[0].id}")
+    following = dependents(backup.id, backups)
+    if following:
+        terminal.line("", terminal.plural(len(following), "later backup") + " depend on it")
+    terminal.line("proof", f"{manifest.proof}: {manifest.proof.meaning}")
+    terminal.line("sealed for", *manifest.recipients)
+    terminal.say()
+    artifacts = [
+        (a.name, str(a.kind), terminal.size(a.size), terminal.size(a.sealed_size), str(len(a.segments)))
+        for a in manifest.artifacts
+    ]
+    terminal.table(("artifact", "class", "plain", "sealed", "segments"), artifacts, right=(2, 3, 4))
+    terminal.say()
+    sources = [
+        (
+            name,
+            str(source.status) if not source.reason else f"{source.status}: {source.reason}",
+            ", ".join(terminal.plural(number, noun.removesuffix("s")) for noun, number in source.counts.items()),
+        )
+        for name, source in manifest.sources.items()
+    ]
+    terminal.table(("source", "status", "holds"), sources)
+    if manifest.etcd is not None:
+        terminal.say()
+        terminal.line("etcd", f"version {manifest.etcd.version}", f"revision {manifest.etcd.revision}")
+        terminal.line("", f"cluster {manifest.etcd.cluster_id}", f"member {manifest.etcd.member_id}")
+    for problem in backup.damage:
+        terminal.say(terminal.colour(f"damaged: {problem}", "bad"))
+
+
+def _chain(manifest: Manifest, backups: Sequence[Listed]) -> tuple[Manifest, ...]:
+    try:
+        return chain_of(manifest, {backup.id: backup for backup in backups})
+    except Damaged as error:
+        terminal.warn(error.message, "`edgedr verify --all` says which backups are intact")
+        return (manifest,)
+
+
+def _conditions(backups: Sequence[Listed]) -> dict[BackupId, str]:
+    """Say of each backup what a person must know before relying on it; nothing where all is well."""
+    by_id = {backup.id: backup for backup in backups}
+    found = {}
+    for backup in backups:
+        if backup.damage:
+            found[backup.id] = f"damaged: {backup.damage[0]}"
+            continue
+        assert backup.manifest is not None
+        try:
+            chain_of(backup.manifest, by_id)
+        except Damaged as error:
+            found[backup.id] = f"damaged: {error.message}"
+            continue
+        found[backup.id] = "" if backup.manifest.complete else "incomplete"
+    return found
+
+
+def _row(backup: Listed, condition: str) -> dict[str, object]:
+    manifest = backup.manifest
+    return {
+        "id": str(backup.id),
+        "site": backup.place.site,
+        "node": backup.place.node,
+        "class": str(backup.place.kind),
+        "created": backup.id.created.isoformat().replace("+00:00", "Z"),
+        "sequence": backup.id.sequence,
+        "parent": str(manifest.parent) if manifest and manifest.parent else None,
+        "stored_bytes": sum(backup.objects.values()),
+        "proof": str(manifest.proof) if manifest else None,
+        "complete": manifest.complete if manifest else None,
+        "condition": condition or "ok",
+        "artifacts": [
+            {"name": a.name, "class": str(a.kind), "bytes": a.size, "sealed_bytes": a.sealed_size, "sha256": a.sha256}
+            for a in (manifest.artifacts if manifest else ())
+        ],
+        "sources": {
+            name: {"status": str(source.status), "counts": source.counts}
+            for name, source in (manifest.sources if manifest else {}).items()
+        },
+    }
+
+
+def _etcd(manifest: Manifest) -> dict[str, object] | None:
+    etcd = manifest.etcd
+    if etcd is None:
+        return None
+    return {
+        "cluster_id": etcd.cluster_id,
+        "member_id": etcd.member_id,
+        "revision": etcd.revision,
+        "version": etcd.version,
+    }

@@ -1,0 +1,186 @@
+"""The commands and their options: one typed table. Nothing heavy is imported to read them."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from edgedr import __version__
+from edgedr.errors import EXIT_CODES
+
+Arguments: TypeAlias = argparse.Namespace
+_SOURCES = ("etcd", "certificates", "files")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: its words, what it does, its options, and where its function is (module, name)."""
+
+    words: tuple[str, ...]
+    summary: str
+    options: Callable[[argparse.ArgumentParser], None]
+    function: tuple[str, str]
+    example: str
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
+
+
+def _place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--repository", type=Path, metavar="DIR", help="read this repository; no configuration file is needed then"
+    )
+    parser.add_argument("--site", help="only backups of this site (with --repository)")
+    parser.add_argument("--node", help="only backups of this node (with --repository)")
+
+
+def _key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--identity", type=Path, metavar="FILE", action="append", default=[], help="age identity file")
+
+
+def _trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allowed-signers",
+        type=Path,
+        metavar="FILE",
+        help="OpenSSH allowed_signers file; by default the one beside the identity",
+    )
+    parser.add_argument("--trust-signer", metavar="SHA256:…", help="believe signatures by this key")
+
+
+def _init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--site", required=True, help="name of the site")
+    parser.add_argument("--node", help="name of this node (default: its host name)")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="where the node's / is (default: /)")
+    parser.add_argument("--recipient", action="append", default=[], metavar="age1…", help="who can open the backups")
+    parser.add_argument("--new-identity", action="store_true", help="make an identity and show it once")
+    parser.add_argument("--repository", type=Path, metavar="DIR", help="where backups are committed")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="where the node remembers (never a shared disk)")
+    parser.add_argument("--unproven", action="store_true", help="do not ask for proof that a recipient can decrypt")
+
+
+def _backup(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--full", action="store_true", help="make a full, whatever the chain")
+    _json(parser)
+
+
+def _list(parser: argparse.ArgumentParser) -> None:
+    _place(parser)
+    _json(parser)
+
+
+def _which(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    parser.add_argument(
+        "id", nargs="?", default=default, metavar="ID", help="an id, shortened while unique, its sequence, or `latest`"
+    )
+    parser.add_argument("--at", metavar="TIME", help="the newest backup made at this time or before")
+
+
+def _show(parser: argparse.ArgumentParser) -> None:
+    _which(parser)
+    _place(parser)
+    _json(parser)
+
+
+def _verify(parser: argparse.ArgumentParser) -> None:
+    _which(parser)
+    parser.add_argument("--all", action="store_true", help="every backup there is")
+    _place(parser)
+    _key(parser)
+    _trust(parser)
+    _json(parser)
+
+
+def _restore(parser: argparse.ArgumentParser) -> None:
+    _which(parser)
+    parser.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="extract into this new or empty directory"
+    )
+    parser.add_argument("--only", action="append", choices=_SOURCES, help="only this source; may be repeated")
+    parser.add_argument("--allow-unsigned", action="store_true", help="restore even without a signature to believe")
+    _place(parser)
+    _key(parser)
+    _trust(parser)
+    _json(parser)
+
+
+def _prove(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("challenge", help="what `edgedr init` printed")
+    _key(parser)
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        ("init",),
+        "set this node up: find what runs here, write the configuration, make keys",
+        _init,
+        ("edgedr.cli.init", "init"),
+        "edgedr init --site plant-7 --recipient age1…",
+    ),
+    Command(("backup",), "capture this node now", _backup, ("edgedr.cli.backup", "backup"), "edgedr backup"),
+    Command(("list",), "list the backups", _list, ("edgedr.cli.look", "list_backups"), "edgedr list"),
+    Command(("show",), "show what is in a backup", _show, ("edgedr.cli.look", "show"), "edgedr show latest"),
+    Command(
+        ("verify",),
+        "prove backups: hashes and signatures (L1), with an identity that they decrypt (L2)",
+        _verify,
+        ("edgedr.cli.verify", "verify"),
+        "edgedr verify --all",
+    ),
+    Command(
+        ("restore",),
+        "extract a backup into a directory, verified",
+        _restore,
+        ("edgedr.cli.restore", "restore"),
+        "edgedr restore latest --to /srv/restored --identity key.txt",
+    ),
+    Command(
+        ("config", "check"),
+        "check the configuration, and say what would be captured",
+        _json,
+        ("edgedr.cli.config", "check"),
+        "edgedr config check",
+    ),
+    Command(
+        ("keys", "prove"),
+        "answer the challenge of `edgedr init`, with the identity",
+        _prove,
+        ("edgedr.cli.keys", "prove"),
+        "edgedr keys prove 'YWdlLWVuY3J5cHRpb24…' --identity key.txt",
+    ),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    codes = "\n".join(f"  {code:>2}  {meaning}" for code, meaning in EXIT_CODES)
+    parser = argparse.ArgumentParser(
+        prog="edgedr",
+        description="Disaster recovery for edge Kubernetes control planes.",
+        epilog=f"exit codes:\n{codes}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"edgedr {__version__}")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: /etc/edgedr/edgedr.toml)")
+    top = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}
+    for command in COMMANDS:
+        within = top
+        if len(command.words) > 1:
+            word = command.words[0]
+            if word not in groups:
+                group = top.add_parser(word, help=f"see `edgedr {word} --help`")
+                groups[word] = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+            within = groups[word]
+        sub = within.add_parser(
+            command.words[-1],
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=f"example:\n  {command.example}\n\nexit codes:\n{codes}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.options(sub)
+        sub.set_defaults(command=command)
+    return parser

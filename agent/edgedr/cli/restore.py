@@ -1,0 +1,90 @@
+"""``edgedr restore``: extract a backup into a directory."""
+
+import sys
+
+from edgedr.cli import terminal
+from edgedr.cli.parser import Arguments
+from edgedr.cli.places import chosen, identities, listed, open_place, trust
+from edgedr.errors import Damaged, WrongKey
+from edgedr.model import Manifest, Severity
+from edgedr.recovery.recover import Extracted, Order, recover
+from edgedr.sealing.signatures import PublicKey, principal
+from edgedr.sources.table import SourceTable
+
+
+def restore(arguments: Arguments) -> int:
+    """Extract a backup; exit 7 if what came out does not prove itself."""
+    repository, settings = open_place(arguments)
+    backups = listed(repository, arguments)
+    backup = chosen(backups, arguments)
+    keys = identities(arguments)
+    if not keys:
+        raise WrongKey(
+            "no identity was given, and backups are always encrypted",
+            hint="--identity names the operator's or the escrow identity file",
+        )
+    table = settings.sources if settings else SourceTable()
+    sources = [source for source in table if arguments.only is None or source.name in arguments.only]
+    if arguments.allow_unsigned:
+        terminal.warn("no signature is asked for: nobody vouches for what is restored")
+    order = Order(
+        backup=backup,
+        target=arguments.to,
+        sources=sources,
+        identities=keys,
+        trust=trust(arguments, settings),
+        confirm=_ask,
+        allow_unsigned=arguments.allow_unsigned,
+    )
+    with terminal.watching(quiet=arguments.json) as watcher:
+        done = recover(repository, backups, order, watcher)
+    if arguments.json:
+        terminal.say_json(_document(done, arguments))
+    else:
+        _print(done, arguments)
+    bad = [finding for finding in done.findings if finding.severity is Severity.BAD]
+    if bad:
+        raise Damaged(f"{len(bad)} findings above; the first: {bad[0].subject}: {bad[0].text}", hint=bad[0].hint)
+    return 0
+
+
+def _ask(manifest: Manifest, key: PublicKey) -> bool:
+    """Ask a person about a signer that this machine does not know; without one, the answer is no."""
+    if not sys.stdin.isatty():
+        return False
+    name = principal(manifest.site, manifest.node)
+    print(f"{manifest.id} is signed by {key.fingerprint} in the name of {name}.", file=sys.stderr)
+    print("This machine does not know that key. `edgedr init` printed it on the node.", file=sys.stderr)
+    return input("believe it? (yes/no) ").strip().lower() == "yes"
+
+
+def _print(done: Extracted, arguments: Arguments) -> None:
+    by = f"signed by {done.manifest.node}" if done.signed_by else "signature not asked for"
+    chain = f"chain 1 full + {len(done.chain) - 1} deltas" if len(done.chain) > 1 else "a full"
+    terminal.line("backup", str(done.manifest.id), by, chain)
+    for name, path in done.artifacts.items():
+        artifact = done.manifest.artifact(name)
+        assert artifact is not None
+        terminal.line(name, terminal.size(artifact.size), str(path))
+    files = sum(1 for entry in done.inventory.entries if arguments.only is None or entry.source in arguments.only)
+    terminal.line("files", terminal.plural(files, "path"), str(arguments.to / "files"))
+    for finding in done.findings:
+        style = {Severity.GOOD: "proven", Severity.WARN: "warn", Severity.BAD: "BAD"}[finding.severity]
+        terminal.line(style, f"{finding.subject}: {finding.text}")
+        if finding.hint:
+            terminal.line("", f"hint: {finding.hint}")
+    terminal.line("next", "runbooks/recover-by-hand.md says how to put it back")
+
+
+def _document(done: Extracted, arguments: Arguments) -> dict[str, object]:
+    return {
+        "id": str(done.manifest.id),
+        "chain": [str(link.id) for link in done.chain],
+        "signed_by": done.signed_by.fingerprint if done.signed_by else None,
+        "to": str(arguments.to),
+        "artifacts": {name: str(path) for name, path in done.artifacts.items()},
+        "entries": len(done.inventory.entries),
+        "findings": [
+            {"severity": str(f.severity), "subject": f.subject, "text": f.text, "hint": f.hint} for f in done.findings
+        ],
+    }

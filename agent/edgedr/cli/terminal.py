@@ -1,0 +1,121 @@
+"""What people see: plain lines of at most 80 columns, colour and progress bars on a terminal only."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+_LABEL = 14
+
+
+def say(text: str = "") -> None:
+    """Print a line."""
+    print(text)
+
+
+def say_json(value: Any) -> None:
+    """Print a document for scripts."""
+    print(json.dumps(value, indent=1, sort_keys=True, default=str))
+
+
+def line(label: str, *facts: str) -> None:
+    """Print a label and what is to say about it."""
+    print(f"{label:<{_LABEL}}  {'  '.join(fact for fact in facts if fact)}".rstrip())
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """Print a table; columns listed in ``right`` are aligned to the right."""
+    lines = [header, *rows]
+    widths = [max(len(row[column]) for row in lines) for column in range(len(header))]
+    for row in lines:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def size(count: int) -> str:
+    """Write bytes for people: ``0.54 MB``, powers of ten as on a bill."""
+    if count < 1000:  # noqa: PLR2004
+        return f"{count} B"
+    for unit, factor in (("kB", 1e3), ("MB", 1e6), ("GB", 1e9)):
+        if count < factor * 1000 or unit == "GB":
+            number = count / factor
+            return f"{number:.2f} {unit}" if number < 10 else f"{number:.1f} {unit}"  # noqa: PLR2004
+    raise AssertionError
+
+
+def age(span: timedelta) -> str:
+    """Write a time span for people: ``4 min``, ``2 h``, ``9 days``."""
+    seconds = int(span.total_seconds())
+    if seconds < 0:
+        return "in the future"
+    for unit, length in (("s", 120), ("min", 7200), ("h", 172800)):
+        if seconds < length:
+            return f"{seconds // {'s': 1, 'min': 60, 'h': 3600}[unit]} {unit}"
+    return f"{seconds // 86400} days"
+
+
+def when(time: datetime) -> str:
+    """Write a time: UTC, to the second."""
+    return f"{time:%Y-%m-%d %H:%M:%SZ}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Write ``1 file``, ``41 files``."""
+    return f"{count} {noun if count == 1 else noun + 's'}"
+
+
+def colour(text: str, style: str) -> str:
+    """Colour a word on a terminal; it must say the same without."""
+    codes = {"good": "32", "warn": "33", "bad": "31"}
+    return f"\033[{codes[style]}m{text}\033[0m" if sys.stdout.isatty() and style in codes else text
+
+
+def warn(text: str, hint: str | None = None) -> None:
+    """Print something to look at, on stderr."""
+    print(f"warn: {text}", file=sys.stderr)
+    if hint:
+        print(f"  hint: {hint}", file=sys.stderr)
+
+
+class Silent:
+    """Watches without a word."""
+
+    def begin(self, act: str, total: int | None) -> None:
+        """Say nothing."""
+
+    def advance(self, count: int) -> None:
+        """Say nothing."""
+
+
+class _Bars:
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        self._task: Any = None
+
+    def begin(self, act: str, total: int | None) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(act, total=total)
+
+    def advance(self, count: int) -> None:
+        if self._task is not None:
+            self._progress.advance(self._task, count)
+
+
+@contextmanager
+def watching(*, quiet: bool = False) -> Iterator[Silent | _Bars]:
+    """Show progress bars on a terminal, and nothing elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield Silent()
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description:<22}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Bars(progress)

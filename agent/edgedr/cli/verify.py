@@ -1,0 +1,99 @@
+"""``edgedr verify``: prove backups where they lie."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edgedr.cli import terminal
+from edgedr.cli.parser import Arguments
+from edgedr.cli.places import chosen, identities, listed, open_place, trust
+from edgedr.errors import ConfigurationError, Damaged, NoSuchBackup
+from edgedr.repository.chains import dependents
+from edgedr.repository.checking import Verdict, check
+from edgedr.repository.repository import Listed
+from edgedr.settings import Settings
+from edgedr.wiring import open_state
+
+
+def verify(arguments: Arguments) -> int:
+    """Prove one backup with its chain, or all; exit 7 if any is damaged."""
+    if arguments.all and (arguments.id or arguments.at):
+        raise ConfigurationError("--all and a single backup were both given", hint="give one of them")
+    repository, settings = open_place(arguments)
+    backups = listed(repository, arguments)
+    if not backups:
+        raise NoSuchBackup(
+            "there is no backup here", hint="`edgedr backup` makes one; --repository names another place"
+        )
+    wanted = [backup.id for backup in backups] if arguments.all else [chosen(backups, arguments).id]
+    known = trust(arguments, settings)
+    believe = known if known.signers or known.fingerprints else None
+    with terminal.watching(quiet=arguments.json) as watcher:
+        watcher.begin("verify", None)
+        verdicts = check(
+            repository, backups, wanted, trust=believe, identities=identities(arguments), progress=watcher.advance
+        )
+    if settings is not None:
+        _remember(settings, verdicts)
+    if arguments.json:
+        terminal.say_json([_document(verdict, backups) for verdict in verdicts])
+    else:
+        _print(verdicts, backups, believed=believe is not None)
+    bad = [verdict for verdict in verdicts if not verdict.intact]
+    if bad:
+        first = bad[0]
+        problem = first.problems[0] if first.problems else f"it depends on {first.broken_by}"
+        instead = next((verdict.instead for verdict in bad if verdict.instead), None)
+        raise Damaged(
+            f"{len(bad)} of {len(verdicts)} backups cannot be restored; the first is {first.backup.id}: {problem}",
+            hint=f"{instead} is intact: edgedr restore {instead} …" if instead else "none is intact: look at a replica",
+        )
+    return 0
+
+
+def _remember(settings: Settings, verdicts: Sequence[Verdict]) -> None:
+    """Let the next backup know what was found damaged: it begins a new chain."""
+    directory = open_state(settings)
+    with directory.lock():
+        state = directory.load()
+        if state is None:
+            return
+        seen = {str(verdict.backup.id): verdict.intact for verdict in verdicts}
+        damaged = {name for name in state.damaged if not seen.get(name, False)}
+        damaged |= {name for name, intact in seen.items() if not intact}
+        if damaged != set(state.damaged):
+            directory.save(replace(state, damaged=tuple(sorted(damaged))))
+
+
+def _print(verdicts: Sequence[Verdict], backups: Sequence[Listed], *, believed: bool) -> None:
+    for verdict in verdicts:
+        if verdict.intact:
+            terminal.line(terminal.colour("ok", "good"), str(verdict.backup.id), f"{verdict.level}")
+            continue
+        terminal.line(terminal.colour("damaged", "bad"), str(verdict.backup.id))
+        for problem in verdict.problems:
+            terminal.line("", problem)
+        if verdict.broken_by:
+            terminal.line("", f"its chain is broken by {verdict.broken_by}")
+        else:
+            for lost in dependents(verdict.backup.id, backups):
+                terminal.line("", f"takes {lost} down with it")
+    intact = [verdict for verdict in verdicts if verdict.intact]
+    if intact:
+        terminal.say(f"{len(intact)} of {len(verdicts)} intact; {intact[-1].level}: {intact[-1].level.meaning}")
+    if not believed:
+        terminal.warn(
+            "the signatures hold, but this machine knows none of the signers",
+            "give --allowed-signers with the line that `edgedr init` printed",
+        )
+
+
+def _document(verdict: Verdict, backups: Sequence[Listed]) -> dict[str, object]:
+    return {
+        "id": str(verdict.backup.id),
+        "state": "ok" if verdict.intact else "damaged",
+        "level": str(verdict.level),
+        "problems": list(verdict.problems),
+        "broken_by": str(verdict.broken_by) if verdict.broken_by else None,
+        "instead": str(verdict.instead) if verdict.instead else None,
+        "takes_down": [str(one) for one in dependents(verdict.backup.id, backups)] if verdict.problems else [],
+    }

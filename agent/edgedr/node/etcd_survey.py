@@ -1,0 +1,145 @@
+"""Ask all members of an etcd cluster how they are, and compare their keys."""
+
+import re
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+
+from edgedr.errors import SourceError
+from edgedr.node.etcd import ANSWER, Access, Line, dial, is_url
+from edgedr.node.etcd_members import Alarm, KvHash, Member, NoAnswer, Status, Survey
+
+HASH = timedelta(seconds=60)
+"""How long a member may take to hash all its keys: it reads its whole database for that."""
+
+_MAX_ENDPOINTS = 16  # etcd advises seven members at most; a list that is longer is not one of members
+_ALARM = re.compile(r"memberID:(\d+) alarm:([A-Z]+)")
+_COMPARISONS = 3
+
+
+def survey(access: Access, *, answer: timedelta = ANSWER, hashing: timedelta = HASH) -> Survey:
+    """Ask all members, at once, how they are; those too that are not among the endpoints but that the cluster lists.
+
+    Where several answer, their keys are compared at one revision. Raises ``ConfigurationError`` for an endpoint that is
+    no URL, ``SourceError`` for certificates that cannot be used; a member that does not answer is part of the result.
+    """
+    with ExitStack() as stack:
+        lines = [stack.enter_context(dial(access, endpoint)) for endpoint in access.endpoints[:_MAX_ENDPOINTS]]
+        statuses, unreachable = _statuses(lines, answer)
+        members = _members(_lines_of(lines, statuses), answer)
+        others = _not_yet_dialled(members, statuses, access.endpoints)[: _MAX_ENDPOINTS - len(lines)]
+        lines += [stack.enter_context(dial(access, endpoint)) for endpoint in others]
+        further, silent = _statuses(lines[-len(others) :] if others else [], answer)
+        statuses = _one_per_member([*statuses, *further])
+        alarms, alarms_known = _alarms(lines, statuses, answer)
+        hashes, not_compared = _compare(lines, statuses, answer, hashing)
+    return Survey(
+        statuses=tuple(statuses),
+        unreachable=(*unreachable, *silent),
+        members=members,
+        alarms=alarms,
+        alarms_known=alarms_known,
+        hashes=tuple(hashes),
+        not_compared=tuple(not_compared),
+    )
+
+
+def _statuses(lines: Sequence[Line], within: timedelta) -> tuple[list[Status], list[NoAnswer]]:
+    asked = [(line, line.ask_status(within)) for line in lines]
+    statuses, silent = [], []
+    for line, wait in asked:
+        try:
+            statuses.append(wait())
+        except SourceError as error:
+            silent.append(NoAnswer(line.endpoint, error.message, error.hint))
+    return _one_per_member(statuses), silent
+
+
+def _one_per_member(statuses: Sequence[Status]) -> list[Status]:
+    """Keep the first status of each member: one may be reached by several names."""
+    first: dict[str, Status] = {}
+    for status in statuses:
+        first.setdefault(status.member_id, status)
+    return list(first.values())
+
+
+def _members(lines: Sequence[Line], within: timedelta) -> tuple[Member, ...]:
+    for line in lines:
+        try:
+            return line.ask_members(within)()
+        except SourceError:
+            continue  # the next may know; what is wrong with this one will show where it matters
+    return ()
+
+
+def _not_yet_dialled(members: Sequence[Member], statuses: Sequence[Status], dialled: Sequence[str]) -> list[str]:
+    reached = {status.member_id for status in statuses}
+    urls = (url for member in members if member.id not in reached for url in member.client_urls[:1])
+    return [url for url in dict.fromkeys(urls) if url not in dialled and is_url(url)]
+
+
+def _alarms(lines: Sequence[Line], statuses: Sequence[Status], within: timedelta) -> tuple[tuple[Alarm, ...], bool]:
+    """List what the cluster answers, which takes a quorum, and what each member says of itself, which does not."""
+    told = (found for status in statuses for error in status.errors for found in _ALARM.findall(error))
+    alarms = {Alarm(kind, f"{int(member):016x}") for member, kind in told}
+    known = False
+    for line in _lines_of(lines, [status for status in statuses if status.leader]):
+        try:
+            alarms |= line.ask_alarms(within)()
+        except SourceError:
+            continue
+        known = True
+        break
+    return tuple(sorted(alarms, key=lambda alarm: (alarm.kind, alarm.member_id))), known
+
+
+def _compare(
+    lines: Sequence[Line], statuses: Sequence[Status], answer: timedelta, hashing: timedelta
+) -> tuple[list[KvHash], list[NoAnswer]]:
+    """Compare the keys of several members; where they differ, look again: a compaction in progress looks like it."""
+    hashes: list[KvHash] = []
+    silent: list[NoAnswer] = []
+    for attempt in range(_COMPARISONS):
+        if attempt:
+            time.sleep(0.2)
+            statuses, _ = _statuses(_lines_of(lines, statuses), answer)
+        hashes, silent = _hashes(_lines_of(lines, statuses), statuses, hashing)
+        if len({(hashed.revision, hashed.compact_revision, hashed.hash) for hashed in hashes}) <= 1:
+            break
+    return hashes, silent
+
+
+def _hashes(lines: list[Line], statuses: Sequence[Status], within: timedelta) -> tuple[list[KvHash], list[NoAnswer]]:
+    """Hash at the newest revision that all have; leave out those that lag behind what the others have compacted."""
+    revisions = {status.endpoint: status.revision for status in statuses}
+    left_out: list[NoAnswer] = []
+    while len(lines) > 1:
+        revision = min(revisions[line.endpoint] for line in lines)
+        hashes, silent = _ask_hashes(lines, revision, within)
+        if not any("compacted" in no_answer.reason for no_answer in silent):
+            return hashes, [*left_out, *silent]
+        ahead = [line for line in lines if revisions[line.endpoint] > revision]
+        if not ahead:  # all stand at a revision that is compacted itself: what they hold now can be compared
+            hashes, silent = _ask_hashes(lines, 0, within)
+            return hashes, [*left_out, *silent]
+        why = f"the others have compacted its revision {revision}"
+        left_out += [NoAnswer(line.endpoint, why) for line in lines if line not in ahead]
+        lines = ahead
+    return [], left_out
+
+
+def _ask_hashes(lines: Sequence[Line], revision: int, within: timedelta) -> tuple[list[KvHash], list[NoAnswer]]:
+    asked = [(line, line.ask_hash(revision, within)) for line in lines]
+    hashes, silent = [], []
+    for line, wait in asked:
+        try:
+            hashes.append(wait())
+        except SourceError as error:
+            silent.append(NoAnswer(line.endpoint, error.message, error.hint))
+    return hashes, silent
+
+
+def _lines_of(lines: Sequence[Line], statuses: Sequence[Status]) -> list[Line]:
+    endpoints = {status.endpoint for status in statuses}
+    return [line for line in lines if line.endpoint in endpoints]

@@ -1,0 +1,205 @@
+"""The recipe of an extraction: from a repository into a new directory. Everything is proven before it gets its name."""
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from edgedr import durable
+from edgedr.archive import NODE_TAR, ArchiveReader
+from edgedr.errors import Damaged, ObjectMissing, RestoreStopped
+from edgedr.model import BackupId, Finding, Inventory, Manifest
+from edgedr.recovery.extract import extract
+from edgedr.repository.chains import chain_of
+from edgedr.repository.checking import check
+from edgedr.repository.reading import read_artifact
+from edgedr.repository.repository import Listed, Repository
+from edgedr.sealing.identities import Identity, require_match
+from edgedr.sealing.signatures import PublicKey, Trust, principal
+from edgedr.sources.base import Source
+from edgedr.steps import PlaceArtifact, PlaceFiles, Step
+from edgedr.watching import Watcher
+
+FILES = "files"
+_STAGING = ".restoring"
+_SPARE = 16 << 20  # bytes left on the target's disk beside what is extracted
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to extract, and on whose word. ``confirm`` is asked about a signer that nobody knows."""
+
+    backup: Listed
+    target: Path
+    sources: Sequence[Source]
+    identities: Sequence[Identity]
+    trust: Trust
+    confirm: Callable[[Manifest, PublicKey], bool]
+    allow_unsigned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What was extracted, and what the sources' own proofs say of it."""
+
+    manifest: Manifest
+    signed_by: PublicKey | None
+    chain: tuple[Manifest, ...]
+    inventory: Inventory
+    artifacts: Mapping[str, Path]
+    findings: tuple[Finding, ...]
+
+
+def recover(repository: Repository, listed: Sequence[Listed], order: Order, watcher: Watcher) -> Extracted:
+    """Extract a backup. Until all of it is there and proven, the target holds nothing but a staging directory.
+
+    Raises ``Damaged`` with the nearest intact backup as its hint, ``WrongKey``, ``RestoreStopped``; the target is then
+    as it was.
+    """
+    _refuse_occupied(order.target)
+    by_id = {backup.id: backup for backup in listed}
+    try:
+        chain, key = _believed_chain(repository, by_id, order)
+        require_match(order.identities, chain[-1].recipients, str(order.backup.id))
+        _prove_ciphertext(repository, chain, by_id, watcher)
+        return _into(order.target, lambda staging: _extract(repository, chain, key, order, staging, watcher))
+    except Damaged as error:
+        raise Damaged(error.message, hint=_instead(repository, listed, order) or error.hint) from error
+
+
+def _believed_chain(
+    repository: Repository, by_id: Mapping[BackupId, Listed], order: Order
+) -> tuple[tuple[Manifest, ...], PublicKey | None]:
+    """Return the chain with every manifest as it was signed, by somebody who is believed."""
+    first = order.backup.manifest
+    if first is None:
+        raise Damaged(f"the manifest of {order.backup.id} cannot be read: {order.backup.damage[0]}")
+    chain = chain_of(first, by_id)
+    if order.allow_unsigned:
+        return chain, None
+    signed = []
+    confirmed: set[PublicKey] = set()
+    for link in reversed(chain):
+        manifest, key = repository.signed_manifest(by_id[link.id].place)
+        name = principal(manifest.site, manifest.node)
+        believed = order.trust.believes(name, key, manifest.created) or key in confirmed
+        if not believed and not order.trust.contradicts(name, key) and order.confirm(manifest, key):
+            confirmed.add(key)
+        elif not believed:
+            order.trust.require(name, key, manifest.created, f"the manifest of {link.id}")
+        signed.append((manifest, key))
+    return tuple(manifest for manifest, _ in reversed(signed)), signed[0][1]
+
+
+def _prove_ciphertext(
+    repository: Repository, chain: Sequence[Manifest], by_id: Mapping[BackupId, Listed], watcher: Watcher
+) -> None:
+    watcher.begin("check", sum(link.sealed_size for link in chain))
+    for link in chain:
+        for problem in repository.check(by_id[link.id].place, link):
+            raise Damaged(problem)
+        watcher.advance(link.sealed_size)
+
+
+def _extract(
+    repository: Repository,
+    chain: Sequence[Manifest],
+    key: PublicKey | None,
+    order: Order,
+    staging: Path,
+    watcher: Watcher,
+) -> Extracted:
+    manifest = chain[-1]
+    tar = staging / NODE_TAR
+    _fetch(repository, chain, NODE_TAR, tar, order, watcher)
+    record = manifest.artifact(NODE_TAR)
+    assert record is not None
+    with durable.open_for_reading(tar) as file:
+        inventory = ArchiveReader(file, max_bytes=record.size).inventory
+    placed: dict[str, Path] = {}
+    with_files: set[str] = set()
+    for step in _plan(order.sources, inventory):
+        match step:
+            case PlaceArtifact():
+                placed[step.artifact] = staging / step.path
+                _fetch(repository, chain, step.artifact, placed[step.artifact], order, watcher)
+            case PlaceFiles():
+                with_files.add(step.source)
+            case _:
+                assert_never(step)
+    _, found = extract(tar, staging / FILES, sources=with_files, max_bytes=record.size)
+    durable.remove(tar)
+    for source in order.sources:
+        found += source.prove(staging / FILES, inventory, placed)
+    return Extracted(manifest, key, tuple(chain), inventory, placed, tuple(found))
+
+
+def _plan(sources: Collection[Source], inventory: Inventory) -> list[Step]:
+    return [step for source in sources for step in source.put_back(inventory)]
+
+
+def _fetch(
+    repository: Repository, chain: Sequence[Manifest], name: str, path: Path, order: Order, watcher: Watcher
+) -> None:
+    record = chain[-1].artifact(name)
+    if record is None:
+        raise Damaged(f"{chain[-1].id} has no {name}, though its inventory says so")
+    if durable.free_space_of(path.parent) < record.size + _SPARE:
+        raise RestoreStopped(
+            f"{order.target} has no room for {name}: {record.size >> 20} MiB are needed",
+            hint="name a directory on another disk with --to",
+        )
+    watcher.begin(f"recover {name}", sum(a.sealed_size for link in chain if (a := link.artifact(name)) is not None))
+    with durable.create(path) as out:
+        read_artifact(
+            repository, chain, name, order.identities, {chain[-1].id: out}, progress=watcher.advance
+        )  # raises before the file gets its name if one hash is not the signed one
+
+
+def _refuse_occupied(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise RestoreStopped(f"{target} is not a directory", hint="name a new directory with --to")
+    if target.is_dir() and set(os.listdir(target)) - {_STAGING}:  # noqa: PTH208
+        raise RestoreStopped(f"{target} is not empty", hint="nothing is overwritten: name a new directory with --to")
+
+
+def _into(target: Path, work: Callable[[Path], Extracted]) -> Extracted:
+    """Do the work in a staging directory below ``target``; give what it made its names only when all is well."""
+    made = not target.exists()
+    staging = target / _STAGING
+    if staging.exists():
+        shutil.rmtree(staging)  # of a run that was killed
+    durable.make_directory(staging)
+    try:
+        done = work(staging)
+        for path in sorted(staging.iterdir()):
+            durable.rename(path, target / path.name)
+        staging.rmdir()
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        if made:
+            with suppress(OSError):
+                target.rmdir()
+        raise
+    moved = {name: target / path.relative_to(staging) for name, path in done.artifacts.items()}
+    return Extracted(done.manifest, done.signed_by, done.chain, done.inventory, moved, done.findings)
+
+
+def _instead(repository: Repository, listed: Sequence[Listed], order: Order) -> str | None:
+    """Find the nearest backup that is intact as far as can be seen without a key: the next older, else a newer."""
+    same = [b for b in listed if (b.place.site, b.place.node) == (order.backup.place.site, order.backup.place.node)]
+    older = [backup for backup in reversed(same) if backup.id < order.backup.id]
+    newer = [backup for backup in same if backup.id > order.backup.id]
+    trust = order.trust if order.trust.signers or order.trust.fingerprints else None
+    for backup in older + newer:
+        with suppress(Damaged, ObjectMissing, RestoreStopped):
+            verdicts = check(repository, listed, [backup.id], trust=trust)
+            if all(verdict.intact for verdict in verdicts):
+                apart = abs(order.backup.id.created - backup.id.created)
+                minutes = int(apart.total_seconds() // 60)
+                side = "older" if backup.id < order.backup.id else "newer"
+                return f"{backup.id} is intact ({minutes} minutes {side}): edgedr restore {backup.id} …"
+    return None

@@ -1,0 +1,1 @@
+"""Meaning on top of storage: names, manifests, chains, commit, and the way back."""

@@ -1,0 +1,166 @@
+"""How far backups can be proven where they lie: L1 without a key, L2 with one; and what damage takes down with it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from edgedr.errors import Damaged, ObjectMissing
+from edgedr.model import BackupId, Manifest, Proof
+from edgedr.repository.chains import chain_of
+from edgedr.repository.reading import read_artifact
+from edgedr.repository.repository import Listed, Repository
+from edgedr.repository.select import nearest_intact
+from edgedr.sealing.identities import Identity, require_match
+from edgedr.sealing.signatures import Trust, principal
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was seen of one backup. ``problems`` are its own; ``broken_by`` is the backup whose damage it shares."""
+
+    backup: Listed
+    level: Proof
+    problems: tuple[str, ...] = ()
+    broken_by: BackupId | None = None
+    instead: BackupId | None = None
+
+    @property
+    def intact(self) -> bool:
+        """Whether it can be restored, as far as was looked."""
+        return not self.problems and self.broken_by is None
+
+
+def check(
+    repository: Repository,
+    listed: Sequence[Listed],
+    wanted: Sequence[BackupId],
+    *,
+    trust: Trust | None,
+    identities: Sequence[Identity] = (),
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[Verdict, ...]:
+    """Prove ``wanted`` backups and all that their chains lead through, each with a verdict.
+
+    Without identities L1: signature (``trust`` says whose; ``None`` asks only that it holds) and ciphertext hashes. With
+    identities L2: it decrypts, and the plaintext hashes hold. Each object is read once a level.
+    """
+    by_id = {backup.id: backup for backup in listed}
+    needed = _closure(wanted, by_id)
+    own: dict[BackupId, tuple[str, ...]] = {}
+    for backup in needed:
+        own[backup] = tuple(_problems(repository, by_id[backup], trust, progress))
+    if identities:
+        for chain in _whole_chains(needed, by_id, own):
+            require_match(identities, chain[-1].recipients, str(chain[-1].id))
+            for backup, problem in _unreadable(repository, chain, identities, progress).items():
+                own[backup] = (problem,)
+    return _verdicts(needed, by_id, own, Proof.L2 if identities else Proof.L1)
+
+
+def _closure(wanted: Sequence[BackupId], by_id: Mapping[BackupId, Listed]) -> list[BackupId]:
+    needed: set[BackupId] = set()
+    for backup in wanted:
+        at: BackupId | None = backup
+        while at is not None and at in by_id and at not in needed:
+            needed.add(at)
+            manifest = by_id[at].manifest
+            at = manifest.parent if manifest else None
+    return sorted(needed)
+
+
+def _problems(
+    repository: Repository, backup: Listed, trust: Trust | None, progress: Callable[[int], None]
+) -> list[str]:
+    try:
+        manifest, key = repository.signed_manifest(backup.place)
+        if trust is not None:
+            name = principal(manifest.site, manifest.node)
+            trust.require(name, key, manifest.created, f"the manifest of {backup.id}")
+    except (Damaged, ObjectMissing) as error:
+        return [error.message]
+    found = list(repository.check(backup.place, manifest))
+    progress(manifest.sealed_size)
+    return found
+
+
+def _whole_chains(
+    needed: Sequence[BackupId], by_id: Mapping[BackupId, Listed], own: Mapping[BackupId, tuple[str, ...]]
+) -> list[tuple[Manifest, ...]]:
+    """Return the longest chains without damage that together cover all that can still be read."""
+    chains: dict[BackupId, tuple[Manifest, ...]] = {}
+    for backup in needed:
+        manifest = by_id[backup].manifest
+        if manifest is None or own[backup]:
+            continue
+        try:
+            chain = chain_of(manifest, by_id)
+        except Damaged:
+            continue
+        if any(own.get(link.id) for link in chain):
+            continue
+        for link in chain[:-1]:
+            chains.pop(link.id, None)
+        chains[backup] = chain
+    return list(chains.values())
+
+
+def _unreadable(
+    repository: Repository,
+    chain: Sequence[Manifest],
+    identities: Sequence[Identity],
+    progress: Callable[[int], None],
+) -> dict[BackupId, str]:
+    """Read every artifact of a chain; on damage, find the first link that cannot be read."""
+    for name in sorted({artifact.name for manifest in chain for artifact in manifest.artifacts}):
+        for length in _run_ends(chain, name):
+            try:
+                read_artifact(repository, chain[:length], name, identities, {}, progress=progress)
+            except Damaged:
+                return _first_unreadable(repository, chain[:length], name, identities)
+    return {}
+
+
+def _run_ends(chain: Sequence[Manifest], name: str) -> list[int]:
+    """Return the lengths of the part chains that together read this artifact of every link once."""
+    ends = []
+    for length, manifest in enumerate(chain, 1):
+        following = chain[length].artifact(name) if length < len(chain) else None
+        if manifest.artifact(name) is not None and (following is None or following.parent is None):
+            ends.append(length)
+    return ends
+
+
+def _first_unreadable(
+    repository: Repository, chain: Sequence[Manifest], name: str, identities: Sequence[Identity]
+) -> dict[BackupId, str]:
+    for length in range(1, len(chain) + 1):
+        try:
+            read_artifact(repository, chain[:length], name, identities, {})
+        except Damaged as error:
+            return {chain[length - 1].id: error.message}
+    return {}
+
+
+def _verdicts(
+    needed: Sequence[BackupId], by_id: Mapping[BackupId, Listed], own: Mapping[BackupId, tuple[str, ...]], level: Proof
+) -> tuple[Verdict, ...]:
+    verdicts: dict[BackupId, Verdict] = {}
+    for backup in needed:  # parents come before their children: the order is by sequence
+        listed = by_id[backup]
+        parent = listed.manifest.parent if listed.manifest else None
+        if own[backup]:
+            verdicts[backup] = Verdict(listed, Proof.L0, own[backup])
+        elif parent is not None and parent not in by_id:
+            verdicts[backup] = Verdict(listed, Proof.L0, broken_by=parent)
+        elif parent is not None and not verdicts[parent].intact:
+            verdicts[backup] = Verdict(listed, Proof.L0, broken_by=verdicts[parent].broken_by or parent)
+        else:
+            verdicts[backup] = Verdict(listed, level)
+    intact = [verdict.backup for verdict in verdicts.values() if verdict.intact]
+    return tuple(
+        verdict if verdict.intact else replace(verdict, instead=_id(nearest_intact(verdict.backup, intact)))
+        for verdict in verdicts.values()
+    )
+
+
+def _id(backup: Listed | None) -> BackupId | None:
+    return backup.id if backup else None

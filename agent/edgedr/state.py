@@ -1,0 +1,139 @@
+"""What a node remembers between runs: lineage, last sequence, which machine it is, and the lock.
+
+All of it can be lost: the repository's newest manifest then says what is needed. A torn or changed record is known by
+its hash and ignored.
+"""
+
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgedr import durable, strictjson
+from edgedr.errors import AlreadyRunning, ConfigurationError, Damaged, StorageError
+from edgedr.model import SCHEMA, Manifest
+from edgedr.sealing.signatures import Signer
+
+_MAX_STATE = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One node's memory. ``machine`` is a hash of the machine's id; ``unproven`` are recipients nobody answered for."""
+
+    schema: int
+    lineage: str
+    sequence: int
+    machine: str | None
+    unproven: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+
+
+def new_lineage() -> str:
+    """Make the random id of a line of backups: at ``init``, after a restore, on another machine."""
+    return secrets.token_hex(8)
+
+
+class StateDirectory:
+    """``/var/lib/edgedr``: 0700, on a local disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def signing_key(self) -> Path:
+        """The node's Ed25519 key, 0600; its public half is beside it."""
+        return self.path / "signing.key"
+
+    @property
+    def cache(self) -> Path:
+        """Where the plaintext of the newest backup is."""
+        return self.path / "parent"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the lock that the kernel frees with the process; ``AlreadyRunning`` if another has it."""
+        durable.make_directory(self.path)
+        path = self.path / "lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise durable.storage_error(error, "lock", path) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise AlreadyRunning(
+                    f"another edgedr is at work on {self.path}",
+                    hint="wait for it; `fuser -v` on the file `lock` there names the process",
+                ) from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def load(self) -> State | None:
+        """Return what was remembered; ``None`` if nothing was, or the record is torn or changed."""
+        try:
+            with durable.open_for_reading(self.path / "state.json") as file:
+                data = file.read(_MAX_STATE + 1)
+        except (OSError, StorageError):
+            return None
+        digest, _, record = data.partition(b"\n")
+        if hashlib.sha256(record).hexdigest().encode() != digest:
+            return None
+        try:
+            return strictjson.decode(State, record, what="the state", max_bytes=_MAX_STATE)
+        except Damaged:
+            return None
+
+    def save(self, state: State) -> None:
+        """Remember ``state``, in one step."""
+        durable.make_directory(self.path)
+        record = strictjson.encode(state)
+        durable.replace(self.path / "state.json", hashlib.sha256(record).hexdigest().encode() + b"\n" + record)
+
+    def signer(self) -> Signer:
+        """Load the node's signing key. Raises ``ConfigurationError`` if ``init`` never made one."""
+        try:
+            with durable.open_for_reading(self.signing_key) as file:
+                return Signer.load(file.read(_MAX_STATE), str(self.signing_key))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot read the signing key {self.signing_key}: {error.strerror}", hint="run `edgedr init` first"
+            ) from error
+
+
+def machine_mark(machine_id: str | None) -> str | None:
+    """Return a short hash of ``/etc/machine-id``, which should not travel itself."""
+    return hashlib.sha256(b"edgedr " + machine_id.strip().encode()).hexdigest()[:16] if machine_id else None
+
+
+def next_state(remembered: State | None, newest: Manifest | None, machine: str | None) -> tuple[State, str | None]:
+    """Decide lineage and sequence of the next backup, and say if something about them is odd. Pure but for new ids.
+
+    What was remembered and the newest backup of the repository are put together: the higher sequence counts.
+    """
+    sequence = max(remembered.sequence if remembered else 0, newest.sequence if newest else 0) + 1
+    if remembered is None:
+        lineage = newest.lineage if newest else new_lineage()
+        return State(SCHEMA, lineage, sequence, machine), None
+    state = replace(remembered, sequence=sequence, machine=machine)
+    if remembered.machine and machine and remembered.machine != machine:
+        moved = "this state directory was made on another machine: a new lineage begins"
+        return replace(state, lineage=new_lineage()), moved
+    return state, None
+
+
+def clones(manifests: Sequence[Manifest]) -> tuple[str, ...]:
+    """Return the ids of backups that share lineage and sequence: two machines take themselves for one node."""
+    seen: dict[tuple[str, int], Manifest] = {}
+    found: list[str] = []
+    for manifest in manifests:
+        first = seen.setdefault((manifest.lineage, manifest.sequence), manifest)
+        if first is not manifest:
+            found += [str(first.id), str(manifest.id)]
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,1 @@
+"""Measurements of edgedr, each a program: ``python -m benchmarks.increments``, ``.startup``, ``.memory``."""
