@@ -33,6 +33,7 @@ MEMBERS = tuple(
 )
 SAME = (_hash(1, 0xA), _hash(2, 0xA), _hash(3, 0xA))
 WELL = Survey((ONE, TWO, THREE), members=MEMBERS, hashes=SAME)
+DIFFER = "bad: members disagree at revision 5000"
 AGREE = "good: 3 members hold the same keys at revision 5000"
 
 
@@ -88,46 +89,31 @@ GOLDEN: dict[str, tuple[Survey, str, list[str]]] = {
     "one disagrees": (
         replace(WELL, hashes=(_hash(1, 0xA), _hash(2, 0xB), _hash(3, 0xA))),
         "cp-3 cp-1",
-        [
-            (
-                "bad: members disagree at revision 5000: member cp-2 (https://10.0.0.2:2379) differs from the majority; "
-                "not used"
-            )
-        ],
+        [f"{DIFFER}: member cp-2 (https://10.0.0.2:2379) differs from the majority; not used"],
     ),
     "the leader disagrees": (
         replace(WELL, hashes=(_hash(1, 0xB), _hash(2, 0xA), _hash(3, 0xA))),
         "cp-2 cp-3",
-        [
-            (
-                "bad: members disagree at revision 5000: member cp-1 (https://10.0.0.1:2379) differs from the majority; "
-                "not used"
-            )
-        ],
+        [f"{DIFFER}: member cp-1 (https://10.0.0.1:2379) differs from the majority; not used"],
     ),
     "two members, two hashes: the leader's, loudly": (
         Survey((TWO, ONE), members=MEMBERS[:2], hashes=(_hash(2, 0xB), _hash(1, 0xA))),
         "cp-1",
-        [
-            (
-                "bad: members disagree at revision 5000 without a majority: member cp-2 (https://10.0.0.2:2379) not used, "
-                "the leader's side is"
-            )
-        ],
+        [f"{DIFFER} without a majority: member cp-2 (https://10.0.0.2:2379) not used, the leader's side is"],
     ),
     "three members, three hashes": (
         replace(WELL, hashes=(_hash(1, 0xA), _hash(2, 0xB), _hash(3, 0xC))),
         "cp-1",
         [
             (
-                "bad: members disagree at revision 5000 without a majority: member cp-2 (https://10.0.0.2:2379), "
-                "member cp-3 (https://10.0.0.3:2379) not used, the leader's side is"
+                f"{DIFFER} without a majority: member cp-2 (https://10.0.0.2:2379), "
+                f"member cp-3 (https://10.0.0.3:2379) not used, the leader's side is"
             )
         ],
     ),
-    "different compactions are no disagreement": (
+    "different compactions are no disagreement, but no agreement either": (
         replace(WELL, hashes=(_hash(1, 0xA), _hash(2, 0xB, compact_revision=4500), _hash(3, 0xA))),
-        "cp-2 cp-3 cp-1",
+        "cp-3 cp-1 cp-2",
         [
             "good: 2 members hold the same keys at revision 5000",
             "warn: not all members could be compared with each other: their compactions differ",
@@ -140,10 +126,7 @@ GOLDEN: dict[str, tuple[Survey, str, list[str]]] = {
         "cp-1",
         [
             "bad: CORRUPT alarm: member cp-3 (https://10.0.0.3:2379); not used",
-            (
-                "bad: members disagree at revision 5000 without a majority: member cp-2 (https://10.0.0.2:2379) not used, "
-                "the leader's side is"
-            ),
+            f"{DIFFER} without a majority: member cp-2 (https://10.0.0.2:2379) not used, the leader's side is",
         ],
     ),
     "a CORRUPT alarm about nobody": (

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One distribution. ``marker`` is the path whose presence tells that it runs here."""
+    """One distribution. ``marker`` is the path whose presence tells that it runs here.
+
+    ``essential`` are the paths without which what comes back is another cluster: authorities and token keys. One that
+    is not there, because it is kept elsewhere on purpose, is still worth a finding.
+    """
 
     name: str
     marker: str
@@ -13,22 +17,29 @@ class Layout:
     files: tuple[str, ...]
     etcd_manifest: str | None
     apiserver_manifest: str | None
+    essential: tuple[str, ...] = ()
 
+
+_PKI = "/etc/kubernetes/pki"
 
 KUBEADM = Layout(
     name="kubeadm",
     marker="/etc/kubernetes/manifests/kube-apiserver.yaml",
-    certificates=("/etc/kubernetes/pki", "/etc/kubernetes/*.conf", "/var/lib/kubelet/pki"),
+    certificates=(_PKI, "/etc/kubernetes/*.conf", "/var/lib/kubelet/pki"),
     files=(
         "/etc/kubernetes",
         "/var/lib/kubelet/config.yaml",
+        "/var/lib/kubelet/config.d",
         "/var/lib/kubelet/instance-config.yaml",
         "/var/lib/kubelet/kubeadm-flags.env",
         "/etc/default/kubelet",
         "/etc/sysconfig/kubelet",
+        "/etc/systemd/system/kubelet.service",
         "/etc/systemd/system/kubelet.service.d",
         "/usr/lib/systemd/system/kubelet.service.d",
+        "/etc/systemd/system/containerd.service.d",
         "/etc/containerd",
+        "/etc/crio",
         "/etc/crictl.yaml",
         "/etc/cni/net.d",
         "/etc/haproxy",
@@ -36,6 +47,16 @@ KUBEADM = Layout(
     ),
     etcd_manifest="/etc/kubernetes/manifests/etcd.yaml",
     apiserver_manifest="/etc/kubernetes/manifests/kube-apiserver.yaml",
+    essential=(
+        f"{_PKI}/ca.crt",
+        f"{_PKI}/ca.key",
+        f"{_PKI}/etcd/ca.crt",
+        f"{_PKI}/etcd/ca.key",
+        f"{_PKI}/front-proxy-ca.crt",
+        f"{_PKI}/front-proxy-ca.key",
+        f"{_PKI}/sa.key",
+        f"{_PKI}/sa.pub",
+    ),
 )
 
 UNKNOWN = Layout(name="unknown", marker="/", certificates=(), files=(), etcd_manifest=None, apiserver_manifest=None)

@@ -123,6 +123,11 @@ class EtcdMember:
         """End it as a power cut would."""
         self._end(signal.SIGKILL)
 
+    @property
+    def running(self) -> bool:
+        """Whether its process is there, frozen or not."""
+        return self._process is not None and self._process.poll() is None
+
     def pause(self) -> None:
         """Freeze it: connections stay open, nothing answers."""
         assert self._process is not None

@@ -139,9 +139,9 @@ def _challenge(recipient: Recipient) -> None:
     answer = "-".join(f"{secrets.randbelow(10_000):04d}" for _ in range(3))
     challenge = base64.b64encode(seal_text(answer.encode(), [recipient])).decode()
     terminal.say(f"prove that someone can open the backups for {recipient}.")
-    terminal.say("where the identity is, run one of these, and paste the answer here:")
+    terminal.say("where the identity is, run this and paste the answer here")
+    terminal.say("(or, with age alone: put what is in the quotes through `base64 -d | age -d -i key.txt`):")
     terminal.say(f"  edgedr keys prove --identity key.txt '{challenge}'")
-    terminal.say(f"  echo '{challenge}' | base64 -d | age -d -i key.txt")
     for _ in range(_TRIES):
         print("> ", end="", flush=True)
         given = sys.stdin.readline()

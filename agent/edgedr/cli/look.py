@@ -92,7 +92,9 @@ def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backup
         terminal.line("", reason)
     if len(chain) > 1:
         total = sum(link.sealed_size for link in chain)
-        terminal.line("chain", f"1 full + {len(chain) - 1} deltas", f"{terminal.size(total)} to download")
+        terminal.line(
+            "chain", f"1 full + {terminal.plural(len(chain) - 1, 'delta')}", f"{terminal.size(total)} to download"
+        )
         terminal.line("", f"from {chain[0].id}")
     following = dependents(backup.id, backups)
     if following:

@@ -60,7 +60,7 @@ def _ask(manifest: Manifest, key: PublicKey) -> bool:
 
 def _print(done: Extracted, arguments: Arguments) -> None:
     by = f"signed by {done.manifest.node}" if done.signed_by else "signature not asked for"
-    chain = f"chain 1 full + {len(done.chain) - 1} deltas" if len(done.chain) > 1 else "a full"
+    chain = f"chain 1 full + {terminal.plural(len(done.chain) - 1, 'delta')}" if len(done.chain) > 1 else "a full"
     terminal.line("backup", str(done.manifest.id), by, chain)
     for name, path in done.artifacts.items():
         artifact = done.manifest.artifact(name)

@@ -108,6 +108,7 @@ def snapshot(
     deadline: timedelta,
     min_progress: int,
     patience: timedelta,
+    answer: timedelta = ANSWER,
 ) -> SnapshotFacts:
     """Stream a snapshot from one endpoint into ``write``, byte for byte as the server sends it, its trailer included.
 
@@ -117,7 +118,7 @@ def snapshot(
     through, and its time does not count for the server's progress.
     """
     with dial(access, endpoint) as line:
-        status = line.ask_status(ANSWER)()
+        status = line.ask_status(answer)()
         trailer = Trailer()
         progress = Progress(endpoint, min_progress, patience)
         with closing(line.snapshot(trailer, deadline, progress)) as pieces:

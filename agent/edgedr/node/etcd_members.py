@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from edgedr.model import Finding, Severity
 
-LAG = 1000
-"""Revisions behind the newest member from which on a member counts as lagging: statuses of healthy members, asked at
-the same moment while Kubernetes writes, lie a few revisions apart; one that hangs falls behind by thousands."""
+LAG = 100
+"""Revisions behind the newest member from which on a member counts as lagging: the statuses of healthy members, asked
+at the same moment while Kubernetes writes, lie a few revisions apart."""
 
 _SUBJECT = "etcd"
 
@@ -117,11 +117,11 @@ def choose(survey: Survey) -> Choice:
     dissenting, dissent = _dissenting(survey, candidates)
     candidates = [status for status in candidates if status.member_id not in dissenting]
     newest = max((status.revision for status in candidates), default=0)
-    hashed = {hashed.endpoint for hashed in survey.hashes}
+    compared = {hashed.endpoint for group in _comparable(survey, candidates) if len(group) > 1 for hashed in group}
 
     def rank(status: Status) -> tuple[bool, bool, bool, bool]:
         lags = newest - status.revision > LAG
-        return lags, not status.leader, bool(hashed) and status.endpoint not in hashed, status.leads
+        return lags, not status.leader, bool(compared) and status.endpoint not in compared, status.leads
 
     order = tuple(sorted(candidates, key=rank))  # sorted() keeps the order of the endpoints among equals
     findings += [*reasons, *dissent, *_about_condition(survey, order, newest)]
@@ -184,13 +184,11 @@ def _ruled_out(survey: Survey) -> tuple[set[str], list[Finding]]:
 def _dissenting(survey: Survey, candidates: list[Status]) -> tuple[set[str], list[Finding]]:
     """Return the ids of candidates whose keys differ from the majority's, or from the leader's if there is none."""
     by_endpoint = {status.endpoint: status for status in candidates}
-    groups: dict[tuple[int, int], list[KvHash]] = {}
-    for hashed in survey.hashes:
-        if hashed.endpoint in by_endpoint:
-            groups.setdefault((hashed.revision, hashed.compact_revision), []).append(hashed)
+    groups = _comparable(survey, candidates)
     dissenting: set[str] = set()
     found = []
-    for (revision, _), group in groups.items():
+    for group in groups:
+        revision = group[0].revision
         winner, tie = _winner(group, by_endpoint)
         wrong = [by_endpoint[hashed.endpoint] for hashed in group if hashed.hash != winner]
         dissenting |= {status.member_id for status in wrong}
@@ -210,6 +208,16 @@ def _dissenting(survey: Survey, candidates: list[Status]) -> tuple[set[str], lis
         text = "not all members could be compared with each other: their compactions differ"
         found.append(Finding(Severity.WARN, _SUBJECT, text))
     return dissenting, found
+
+
+def _comparable(survey: Survey, candidates: list[Status]) -> list[list[KvHash]]:
+    """Group the candidates' hashes by what they cover."""
+    endpoints = {status.endpoint for status in candidates}
+    groups: dict[tuple[int, int], list[KvHash]] = {}
+    for hashed in survey.hashes:
+        if hashed.endpoint in endpoints:
+            groups.setdefault((hashed.revision, hashed.compact_revision), []).append(hashed)
+    return list(groups.values())
 
 
 def _winner(group: list[KvHash], by_endpoint: dict[str, Status]) -> tuple[int, bool]:

@@ -41,6 +41,9 @@ class EtcdSource:
     key: str | None = None
     """Its key: an absolute path on the node."""
 
+    answer: timedelta = timedelta(seconds=5)
+    """How long a member may take to say how it is."""
+
     deadline: timedelta = timedelta(minutes=10)
     """How long one member may take to send all of its snapshot; then the next is tried."""
 
@@ -61,7 +64,7 @@ class EtcdSource:
     def capture(self, node: Node) -> Iterator[Captured]:
         """Yield the snapshot, whose it is, and what was seen of the cluster. See ``Source``."""
         access, remarks = find_access(self, node)
-        seen = survey(access)
+        seen = survey(access, answer=self.answer)
         choice = choose(seen)
         if not choice.order:
             raise _no_member(seen, choice)
@@ -125,6 +128,7 @@ class EtcdSource:
                     deadline=self.deadline,
                     min_progress=self.min_progress,
                     patience=self.patience,
+                    answer=self.answer,
                 )
                 _check_same(status.cluster_id, facts)
             except SourceError as error:

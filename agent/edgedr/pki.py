@@ -1,0 +1,203 @@
+"""What is in certificate and key files: read, paired and chained. No clock: whether something expired is not said here.
+
+Understands PEM files with any number of certificates and one key, and kubeconfigs that carry both inside.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from edgedr.model import Finding, Severity
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
+_KUBECONFIG = re.compile(rb"^kind: *[\"']?Config\b", re.MULTILINE)
+_INSIDE = ("certificate-authority-data", "client-certificate-data", "client-key-data")
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """One certificate: where it is, whose, by whom, for which names, until when."""
+
+    path: PurePosixPath
+    subject: str
+    issuer: str
+    not_after: datetime
+    is_authority: bool
+    names: tuple[str, ...]
+    certificate: "Certificate" = field(repr=False)
+
+    @property
+    def is_self_signed(self) -> bool:
+        """Whether it vouches for itself: a root."""
+        return self.subject == self.issuer
+
+    def __str__(self) -> str:
+        kind = "authority" if self.is_authority else "leaf"
+        names = f"; for {', '.join(self.names)}" if self.names else ""
+        return f"{kind} {self.subject}; by {self.issuer}; until {self.not_after:%Y-%m-%dT%H:%M:%SZ}{names}"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Everything that was found, and what is wrong with it."""
+
+    certificates: list[Issued] = field(default_factory=list)
+    keys: int = 0
+    paired: int = 0
+    chained: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def first_to_expire(self) -> Issued | None:
+        """The certificate with the earliest end."""
+        return min(self.certificates, key=lambda issued: (issued.not_after, issued.path), default=None)
+
+
+def examine(files: Mapping[PurePosixPath, bytes]) -> Ledger:
+    """Read the contents of files, by path. What is neither certificate nor key is passed over."""
+    ledger = Ledger()
+    publics: dict[PurePosixPath, list[bytes]] = {}
+    privates: dict[PurePosixPath, list[bytes]] = {}
+    for path, content in files.items():
+        for label, block in _blocks(path, content, ledger):
+            try:
+                _read(path, label, block, ledger, publics, privates)
+            except Exception as error:  # noqa: BLE001 - cryptography has many ways to dislike a block; each is one finding
+                text = f"its {label.lower()} cannot be read: {error}"
+                ledger.findings.append(Finding(Severity.BAD, str(path), text, "look whether the file is damaged"))
+    _pair(ledger, publics, privates)
+    _chain(ledger)
+    return ledger
+
+
+def _blocks(path: PurePosixPath, content: bytes, ledger: Ledger) -> Iterator[tuple[str, bytes]]:
+    if b"-----BEGIN " not in content and _KUBECONFIG.search(content):
+        try:
+            content = b"\n".join(_inside(content))
+        except (ValueError, TypeError, AttributeError, binascii.Error) as error:
+            ledger.findings.append(Finding(Severity.BAD, str(path), f"a kubeconfig that cannot be read: {error}"))
+            return
+    for match in _PEM.finditer(content):
+        yield match[1].decode(), match[0]
+
+
+def _inside(content: bytes) -> Iterator[bytes]:
+    import yaml  # noqa: PLC0415 - only a capture or a proof pays for it
+
+    try:
+        config: Any = yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+    parts = [item.get("cluster", {}) for item in config.get("clusters") or ()]
+    parts += [item.get("user", {}) for item in config.get("users") or ()]
+    for part in parts:
+        for key in _INSIDE:
+            if key in part:
+                yield base64.b64decode(part[key])
+
+
+def _read(
+    path: PurePosixPath,
+    label: str,
+    block: bytes,
+    ledger: Ledger,
+    publics: dict[PurePosixPath, list[bytes]],
+    privates: dict[PurePosixPath, list[bytes]],
+) -> None:
+    from cryptography import x509  # noqa: PLC0415 - 87 ms and 17 MB that only a capture or a proof pays
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+    if label == "CERTIFICATE":
+        issued = _issued(path, x509.load_pem_x509_certificate(block))
+        ledger.certificates.append(issued)
+        publics.setdefault(path, []).append(_spki(issued.certificate.public_key()))
+    elif label.endswith("PUBLIC KEY"):
+        publics.setdefault(path, []).append(_spki(serialization.load_pem_public_key(block)))
+    elif label == "ENCRYPTED PRIVATE KEY" or b"Proc-Type: 4,ENCRYPTED" in block:
+        ledger.keys += 1
+        text = "the key is protected by a passphrase, so whether it fits is not known"
+        ledger.findings.append(Finding(Severity.WARN, str(path), text, "keep its passphrase where a restore finds it"))
+    elif label.endswith("PRIVATE KEY"):
+        ledger.keys += 1
+        key = serialization.load_pem_private_key(block, password=None)
+        privates.setdefault(path, []).append(_spki(key.public_key()))
+
+
+def _spki(key: Any) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: PLC0415
+
+    return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _issued(path: PurePosixPath, certificate: "Certificate") -> Issued:
+    from cryptography import x509  # noqa: PLC0415
+
+    def extension(kind: type[Any]) -> Any:
+        try:
+            return certificate.extensions.get_extension_for_class(kind).value
+        except x509.ExtensionNotFound:
+            return None
+
+    constraints, names = extension(x509.BasicConstraints), extension(x509.SubjectAlternativeName)
+    return Issued(
+        path=path,
+        subject=certificate.subject.rfc4514_string(),
+        issuer=certificate.issuer.rfc4514_string(),
+        not_after=certificate.not_valid_after_utc,
+        is_authority=bool(constraints and constraints.ca),
+        names=tuple(str(name.value) for name in names or ()),
+        certificate=certificate,
+    )
+
+
+def _pair(
+    ledger: Ledger, publics: Mapping[PurePosixPath, list[bytes]], privates: Mapping[PurePosixPath, list[bytes]]
+) -> None:
+    """Compare each key with its public half: in the same file, or beside it under the same name."""
+    for path, keys in privates.items():
+        beside = [path, *(path.with_suffix(suffix) for suffix in (".crt", ".pub", ".pem"))]
+        found = [(other, publics[other]) for other in dict.fromkeys(beside) if other in publics]
+        for other, halves in found:
+            if any(key in halves for key in keys):
+                ledger.paired += 1
+            else:
+                text = f"is not the key of {other}"
+                ledger.findings.append(Finding(Severity.BAD, str(path), text, "one of the two is from another day"))
+
+
+def _chain(ledger: Ledger) -> None:
+    by_name: dict[str, list[Issued]] = {}
+    for issued in ledger.certificates:
+        if issued.is_authority or issued.is_self_signed:
+            by_name.setdefault(issued.subject, []).append(issued)
+    for issued in ledger.certificates:
+        authorities = by_name.get(issued.issuer, [])
+        if _signed_by_one(issued, authorities):
+            ledger.chained += 1
+        elif authorities:
+            text = f"was not signed by the {issued.issuer} that is here"
+            hint = "the authority was made anew, or the certificate is from another cluster"
+            ledger.findings.append(Finding(Severity.BAD, str(issued.path), text, hint))
+        else:
+            text = f"its authority {issued.issuer} is not here"
+            ledger.findings.append(Finding(Severity.WARN, str(issued.path), text, "know where that authority is kept"))
+
+
+def _signed_by_one(issued: Issued, authorities: Iterable[Issued]) -> bool:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+
+    for authority in authorities:
+        try:
+            issued.certificate.verify_directly_issued_by(authority.certificate)
+        except (InvalidSignature, ValueError, TypeError):
+            continue
+        return True
+    return False
