@@ -12,10 +12,10 @@ help:
 	@echo "make test   lint, types, import contracts, all tests"
 	@echo "make bench  edgedr beside restic and borg, in one run"
 
-# requirements.lock pins every package with its hashes; edgedr itself is installed from here.
-$(VENV)/ready: requirements.lock pyproject.toml
+# The locks pin every package with its hashes: requirements.lock what runs, requirements-dev.lock that and what tests.
+$(VENV)/ready: requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV) || (rm -rf $(VENV); echo "python3-venv is missing: apt-get install python3-venv"; exit 1)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -35,4 +35,6 @@ bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks
 
 lock:
-	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header -c requirements.lock \
+		--group dev pyproject.toml -o requirements-dev.lock

@@ -126,7 +126,7 @@ class SourceContract:
         assert picture(node.root) == before
 
     def test_a_blank_node_is_told_in_words(self, source: Source, tmp_path: Path) -> None:
-        """Where there is nothing to capture, a required source says so as ``SourceError``, an optional one may go on."""
+        """With nothing to capture, a required source raises ``SourceError``; an optional one may go on."""
         (tmp_path / "blank").mkdir()
         blank = Node(Files(tmp_path / "blank"), UNKNOWN)
         if not source.required:

@@ -1,6 +1,5 @@
 """The files source: what the layout, the API server's flags and the site name."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -92,9 +91,8 @@ def test_what_the_server_writes_is_not_taken(root: Path) -> None:
 def test_a_flag_that_names_nothing_is_said(root: Path) -> None:
     """A file that the API server wants and the node lacks is named with its flag."""
     (root / "etc/kubernetes/enc/encryption.yaml").unlink()
-    assert complaints(captured(root)) == {
-        "/etc/kubernetes/enc/encryption.yaml": "named by the API server's --encryption-provider-config, but not on this node"
-    }
+    text = "named by the API server's --encryption-provider-config, but not on this node"
+    assert complaints(captured(root)) == {"/etc/kubernetes/enc/encryption.yaml": text}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +131,7 @@ def test_a_changed_hard_link_is_found(tmp_path: Path) -> None:
     (tmp_path / "node/etc/kubernetes/b").hardlink_to(tmp_path / "node/etc/kubernetes/a")
     restored = restore(FilesSource(), Node(Files(tmp_path / "node"), KUBEADM), tmp_path / "restored")
     link = restored.root / "etc/kubernetes/b"
-    assert os.path.samefile(link, restored.root / "etc/kubernetes/a")
+    assert link.samefile(restored.root / "etc/kubernetes/a")
     link.unlink()
     link.write_bytes(b"other!")
     findings = {finding.subject: finding.severity for finding in restored.findings(FilesSource())}

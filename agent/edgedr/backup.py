@@ -153,7 +153,16 @@ def back_up(task: Task, now: datetime, watcher: Watcher, log: Log, *, full: bool
         raise
     task.cache.keep_only(backup)  # only now: until the commit, the old parent was the right one
     assert captured.inventory is not None
-    return Outcome(manifest, captured.inventory, time.monotonic() - started)
+    outcome = Outcome(manifest, captured.inventory, time.monotonic() - started)
+    log.event(
+        "backup.committed",
+        backup=str(backup),
+        kind=str(manifest.kind),
+        sealed_bytes=manifest.sealed_size,
+        seconds=round(outcome.seconds, 3),
+        missing=list(outcome.missing),
+    )
+    return outcome
 
 
 def _facts_for_choice(task: Task, captured: _Captured, now: datetime) -> Capture:

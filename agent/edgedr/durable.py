@@ -5,6 +5,7 @@ process before each of them in turn. Sizes are bytes. Failures of the disk come 
 """
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -13,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from edgedr.errors import ObjectExists, StorageError
+from edgedr.errors import AlreadyRunning, ObjectExists, StorageError
 
 PART_SUFFIX = ".part"
 _SPACE_CHECK_EVERY = 8 << 20  # bytes between two looks at the free space: small beside any sane floor
@@ -179,6 +180,27 @@ def rename(path: Path, to: Path) -> None:
             fsync_directory(path.parent)
     except OSError as error:
         raise storage_error(error, "rename", path) from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the kernel frees with the process, however it ends. Raises ``AlreadyRunning`` at once."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise storage_error(error, "lock", path) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunning(
+                f"another edgedr holds {path}", hint=f"wait for it; `fuser -v {path}` names the process"
+            ) from error
+        except OSError as error:
+            raise storage_error(error, "lock", path) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def open_for_reading(path: Path) -> BinaryIO:

@@ -61,15 +61,18 @@ class Ledger:
         return min(self.certificates, key=lambda issued: (issued.not_after, issued.path), default=None)
 
 
-def examine(files: Mapping[PurePosixPath, bytes]) -> Ledger:
-    """Read the contents of files, by path. What is neither certificate nor key is passed over."""
+def examine(files: Mapping[PurePosixPath, bytes], *, thorough: bool) -> Ledger:
+    """Read the contents of files, by path. What is neither certificate nor key is passed over.
+
+    ``thorough`` checks the private numbers of RSA keys too: a second of CPU for a whole PKI, so not at each capture.
+    """
     ledger = Ledger()
     publics: dict[PurePosixPath, list[bytes]] = {}
     privates: dict[PurePosixPath, list[bytes]] = {}
     for path, content in files.items():
         for label, block in _blocks(path, content, ledger):
             try:
-                _read(path, label, block, ledger, publics, privates)
+                _read(path, label, block, ledger, publics, privates, thorough=thorough)
             except Exception as error:  # noqa: BLE001 - cryptography has many ways to dislike a block; each is one finding
                 text = f"its {label.lower()} cannot be read: {error}"
                 ledger.findings.append(Finding(Severity.BAD, str(path), text, "look whether the file is damaged"))
@@ -101,7 +104,7 @@ def _inside(content: bytes) -> Iterator[bytes]:
     for part in parts:
         for key in _INSIDE:
             if key in part:
-                yield base64.b64decode(part[key])
+                yield base64.b64decode("".join(part[key].split()), validate=True)
 
 
 def _read(
@@ -111,6 +114,8 @@ def _read(
     ledger: Ledger,
     publics: dict[PurePosixPath, list[bytes]],
     privates: dict[PurePosixPath, list[bytes]],
+    *,
+    thorough: bool,
 ) -> None:
     from cryptography import x509  # noqa: PLC0415 - 87 ms and 17 MB that only a capture or a proof pays
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
@@ -127,7 +132,7 @@ def _read(
         ledger.findings.append(Finding(Severity.WARN, str(path), text, "keep its passphrase where a restore finds it"))
     elif label.endswith("PRIVATE KEY"):
         ledger.keys += 1
-        key = serialization.load_pem_private_key(block, password=None)
+        key = serialization.load_pem_private_key(block, password=None, unsafe_skip_rsa_key_validation=not thorough)
         privates.setdefault(path, []).append(_spki(key.public_key()))
 
 

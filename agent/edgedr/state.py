@@ -4,17 +4,15 @@ All of it can be lost: the repository's newest manifest then says what is needed
 its hash and ignored.
 """
 
-import fcntl
 import hashlib
-import os
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgedr import durable, strictjson
-from edgedr.errors import AlreadyRunning, ConfigurationError, Damaged, StorageError
+from edgedr.errors import ConfigurationError, Damaged, StorageError
 from edgedr.model import SCHEMA, Manifest
 from edgedr.sealing.signatures import Signer
 
@@ -54,26 +52,10 @@ class StateDirectory:
         """Where the plaintext of the newest backup is."""
         return self.path / "parent"
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the lock that the kernel frees with the process; ``AlreadyRunning`` if another has it."""
         durable.make_directory(self.path)
-        path = self.path / "lock"
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise durable.storage_error(error, "lock", path) from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise AlreadyRunning(
-                    f"another edgedr is at work on {self.path}",
-                    hint="wait for it; `fuser -v` on the file `lock` there names the process",
-                ) from error
-            yield
-        finally:
-            os.close(descriptor)
+        return durable.locked(self.path / "lock")
 
     def load(self) -> State | None:
         """Return what was remembered; ``None`` if nothing was, or the record is torn or changed."""

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
 
+from edgedr import durable
 from edgedr.layouts import LAYOUTS, UNKNOWN, Layout
 from edgedr.model import Manifest
 from edgedr.node.files import Files
@@ -31,6 +33,12 @@ def open_repository(settings: Settings) -> Repository:
     """Return the local repository, seen as this node."""
     storage = DirectoryStorage(settings.repository.path, keep_free=settings.repository.keep_free)
     return Repository(storage, site=settings.node.site, node=settings.node.name)
+
+
+def lock_repository(settings: Settings) -> AbstractContextManager[None]:
+    """Keep a clone of this node out that shares the repository: it would sweep what this one has not committed yet."""
+    durable.make_directory(settings.repository.path)
+    return durable.locked(settings.repository.path / f".{settings.node.site}.{settings.node.name}.lock")
 
 
 def open_state(settings: Settings) -> StateDirectory:

@@ -275,6 +275,15 @@ class EtcdCluster:
         response = rpc.MaintenanceStub(self._connect(through)).Status(rpc.StatusRequest(), timeout=30)
         return int(response.header.revision)
 
+    def wait_for_answer(self, member: EtcdMember) -> None:
+        """Wait until a member answers, healthy or not."""
+        for _ in range(_START_SECONDS * 20):
+            with suppress(Exception):
+                self.revision(self.members.index(member))
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"etcd {member.name} does not answer:\n{member.log.read_text()[-4000:]}")
+
     def items(self, through: int = 0) -> dict[bytes, bytes]:
         """Read every key and value."""
         rpc = _etcdrpc()

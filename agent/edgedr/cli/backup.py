@@ -14,19 +14,17 @@ from edgedr.repository.parents import ParentCache
 from edgedr.settings import Settings, load
 from edgedr.state import State, clones, machine_mark, next_state
 from edgedr.watching import Watcher
-from edgedr.wiring import kubernetes_version, manifests, open_node, open_repository, open_state
+from edgedr.wiring import kubernetes_version, lock_repository, manifests, open_node, open_repository, open_state
 
 
 def backup(arguments: Arguments) -> int:
     """Capture this node now."""
     settings = load(arguments.config)
     directory = open_state(settings)
-    with directory.lock():
-        signer = directory.signer()
+    with directory.lock(), lock_repository(settings):
         with terminal.watching(quiet=arguments.json) as watcher:
             state, said, outcome = _run(settings, watcher, full=arguments.full)
         directory.save(state)
-        del signer
     if arguments.json:
         terminal.say_json(_document(outcome, said))
     else:

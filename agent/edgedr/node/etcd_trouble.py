@@ -3,12 +3,14 @@
 gRPC says ``UNAVAILABLE`` for all of it; a second look with plain sockets and TLS tells the cases apart.
 """
 
-import socket
-import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from edgedr.errors import ConfigurationError, SourceError
+
+if TYPE_CHECKING:
+    import ssl
 
 _SECONDS = 3.0
 
@@ -34,6 +36,9 @@ def why_unreachable(
     endpoint: str, ca: Path | None, cert: Path | None, key: Path | None, *, fallback: str
 ) -> SourceError:
     """Look once more with plain means; ``fallback`` is the word of the client when that finds nothing wrong."""
+    import socket  # noqa: PLC0415 - slow to import, and only trouble needs it
+    import ssl  # noqa: PLC0415
+
     url = urlsplit(endpoint)
     host, port = url.hostname or "", url.port or 0
     try:
@@ -55,7 +60,9 @@ def why_unreachable(
     return SourceError(f"cannot reach etcd at {endpoint}: {what}", hint=hint)
 
 
-def _tls_trouble(endpoint: str, ca: Path | None, cert: Path | None, error: ssl.SSLError) -> SourceError:
+def _tls_trouble(endpoint: str, ca: Path | None, cert: Path | None, error: "ssl.SSLError") -> SourceError:
+    import ssl  # noqa: PLC0415
+
     reason = (error.reason or str(error)).lower().replace("_", " ")
     if isinstance(error, ssl.SSLCertVerificationError):
         return SourceError(
@@ -73,7 +80,9 @@ def _tls_trouble(endpoint: str, ca: Path | None, cert: Path | None, error: ssl.S
     return SourceError(f"no TLS with {endpoint}: {reason}", hint="look at etcd's log")
 
 
-def _context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
+def _context(ca: Path | None, cert: Path | None, key: Path | None) -> "ssl.SSLContext":
+    import ssl  # noqa: PLC0415
+
     try:
         context = ssl.create_default_context(cafile=str(ca) if ca else None)
     except ssl.SSLError as error:

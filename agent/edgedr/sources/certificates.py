@@ -39,7 +39,7 @@ class CertificatesSource:
             for path in node.files.expand((*node.layout.certificates, *self.paths))
             if not any(matches(path, pattern) for pattern in self.exclude)
         ]
-        ledger = examine(_contents(node.files, paths))
+        ledger = examine(_contents(node.files, paths), thorough=False)
         if not ledger.certificates:
             raise SourceError(
                 "there is no certificate on this node where one is expected",
@@ -70,7 +70,7 @@ class CertificatesSource:
         lost = [path for path in paths if path not in contents and not files.exists(path)]
         for path in lost:
             yield Finding(Severity.BAD, str(path), "was not restored", "restore once more, into a new directory")
-        ledger = examine(contents)
+        ledger = examine(contents, thorough=True)
         yield from ledger.findings
         if not lost and not any(finding.severity is Severity.BAD for finding in ledger.findings):
             text = f"{len(ledger.certificates)} certificates parse, {ledger.paired} key pairs fit, "
