@@ -93,7 +93,7 @@ def test_stock_tar_extracts_the_same_tree(tmp_path: Path, tree: str) -> None:
     data, _ = archive(root, tmp_path / "spool", documents=[("runbooks/restore.md", b"# Restore\n")])
     (tmp_path / "node.tar").write_bytes(data)
     (tmp_path / "out").mkdir()
-    command = [tar, "--xattrs", "--xattrs-include=*", "-xpf", tmp_path / "node.tar", "-C", tmp_path / "out"]
+    command = [tar, "--xattrs", "--xattrs-include=*", "-xpf", str(tmp_path / "node.tar"), "-C", str(tmp_path / "out")]
     done = subprocess.run(command, check=True, capture_output=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
     assert trees.picture(tmp_path / "out" / "files") == trees.picture(root)
     assert (tmp_path / "out" / "runbooks" / "restore.md").read_bytes() == b"# Restore\n"

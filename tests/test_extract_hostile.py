@@ -18,26 +18,29 @@ from edgedr.model import Entry, EntryKind, Inventory
 from edgedr.recovery.extract import extract
 from tests.lab.trees import picture
 
-OWNER = {"uid": os.geteuid(), "gid": os.getegid(), "mtime_ns": 0}
 CONTENT = b"content"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
+def entry_of(path: str, kind: EntryKind, mode: int, **changes: object) -> Entry:
+    plain = Entry(path, kind, "files", mode, uid=os.geteuid(), gid=os.getegid(), mtime_ns=0)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
 def file(path: str, **changes: object) -> Entry:
-    entry = Entry(path, EntryKind.FILE, "files", 0o600, **OWNER, size=len(CONTENT), sha256=SHA256)
-    return replace(entry, **changes)  # type: ignore[arg-type]
+    return replace(entry_of(path, EntryKind.FILE, 0o600, size=len(CONTENT), sha256=SHA256), **changes)  # type: ignore[arg-type]
 
 
 def directory(path: str, **changes: object) -> Entry:
-    return replace(Entry(path, EntryKind.DIRECTORY, "files", 0o755, **OWNER), **changes)  # type: ignore[arg-type]
+    return replace(entry_of(path, EntryKind.DIRECTORY, 0o755), **changes)  # type: ignore[arg-type]
 
 
 def symlink(path: str, target: str) -> Entry:
-    return Entry(path, EntryKind.SYMLINK, "files", 0o777, **OWNER, target=target)
+    return entry_of(path, EntryKind.SYMLINK, 0o777, target=target)
 
 
 def hardlink(path: str, target: str) -> Entry:
-    return Entry(path, EntryKind.HARDLINK, "files", 0o600, **OWNER, target=target)
+    return entry_of(path, EntryKind.HARDLINK, 0o600, target=target)
 
 
 def record(entries: Iterable[Entry]) -> bytes:

@@ -248,7 +248,12 @@ def test_a_directory_that_becomes_a_link_is_not_followed(tmp_path: Path, root: P
 def test_a_file_that_changes_once_is_read_again(root: Path) -> None:
     """What was half old and half new is forgotten; the second reading is whole."""
     make(root, "file")
-    sink = Sink(lambda reading: (root / "file").write_bytes(b"rewritten") and None if reading == 1 else None)
+
+    def rewrite(reading: int) -> None:
+        if reading == 1:
+            (root / "file").write_bytes(b"rewritten")
+
+    sink = Sink(rewrite)
     seen = kept(Files(root).read(at("/file"), sink))
     assert (sink.data, seen.size, sink.readings) == (b"rewritten", 9, 2)
 

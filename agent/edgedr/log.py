@@ -1,7 +1,7 @@
-"""What happened, for machines: structlog events on stderr, JSON under systemd, colour where ``EDGEDR_LOG=console`` asks.
+"""What happened, for machines: structlog events on stderr, as JSON under systemd or where ``EDGEDR_LOG`` asks.
 
-An event is a dotted identifier in the past tense (``backup.committed``), facts are fields. A command run by a person says
-what it has to say itself, so its events are dropped, and structlog (180 ms) is not even imported.
+An event is a dotted identifier in the past tense (``backup.committed``), facts are fields. ``EDGEDR_LOG`` is ``json``,
+or ``console`` for colour. A command run by a person says what it has to say itself: structlog is not even imported.
 """
 
 import os

@@ -40,8 +40,8 @@ def check(
 ) -> tuple[Verdict, ...]:
     """Prove ``wanted`` backups and all that their chains lead through, each with a verdict.
 
-    Without identities L1: signature (``trust`` says whose; ``None`` asks only that it holds) and ciphertext hashes. With
-    identities L2: it decrypts, and the plaintext hashes hold. Each object is read once a level.
+    Without identities L1: signature (``trust`` says whose; ``None`` asks only that it holds) and ciphertext hashes.
+    With identities L2: it decrypts, and the plaintext hashes hold. Each object is read once a level.
     """
     by_id = {backup.id: backup for backup in listed}
     needed = _closure(wanted, by_id)
