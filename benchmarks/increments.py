@@ -93,7 +93,7 @@ def genuine(work: Path, names: Iterable[Path]) -> Iterator[Row]:
 
 
 def _rivals(work: Path) -> tuple[Rival, ...]:
-    work.mkdir(parents=True)
+    work.mkdir(parents=True, exist_ok=True)
     return Restic(work), Borg(work)
 
 

@@ -13,9 +13,9 @@ def _live(directory: Path, seed: int) -> tuple[dict[bytes, bytes], dict[bytes, b
     cluster.members[0].extra_flags = ("--unsafe-no-fsync",)
     with cluster as etcd:
         site = Site(etcd, seed=seed)
-        site.fill(megabytes=1.5)
+        site.fill(megabytes=1)
         before = etcd.items()
-        site.churn(minutes=6, rate=2)
+        site.churn(minutes=5, rate=3)
         with pytest.raises(RuntimeError) as compacted:
             etcd.etcdctl("get", "--rev=2", "/registry/minions/node-0")
         return before, etcd.items(), str(compacted.value)

@@ -21,7 +21,7 @@ from edgedr.sources.base import Captured, Count, Fact, Stream
 from edgedr.sources.etcd import EtcdSource, find_access
 from edgedr.steps import PlaceArtifact
 from tests.lab.etcd import EtcdCluster, EtcdMember, Version
-from tests.lab.liar import Liar, pieces, whole
+from tests.lab.liar import Liar, pieces
 from tests.lab.proxy import Fault, FaultProxy
 
 CONTENT = os.urandom(512 * 300)
@@ -348,20 +348,18 @@ def test_when_no_member_gives_a_whole_snapshot() -> None:
     assert f"{two.url} is not whole: its SHA-256 trailer does not hold" in caught.value.message
 
 
-def test_another_cluster_behind_the_same_address() -> None:
-    """An address that leads to another cluster than when it was surveyed gives no snapshot."""
-    with Liar() as liar:
-
-        def swapped() -> Iterator[tuple[bytes, int]]:
-            yield from whole(CONTENT)
-
-        liar.snapshot = swapped
-        items = EtcdSource(endpoints=(liar.url,)).capture(node_of(Path("/nonexistent")))
-        stream = next(iter(items))
-        assert isinstance(stream, Stream)
-        liar.cluster_id = 0xC2
-        with pytest.raises(SourceError, match="another cluster answers"):
-            stream.pump(Tape())
+def test_another_member_behind_the_same_address() -> None:
+    """An address that leads to another cluster than a moment ago, or to a member that was ruled out, gives no snapshot."""
+    corrupt = (("CORRUPT", 1),)
+    for changed in ({"cluster_id": 0xC2}, {"member_id": 1}):
+        with Liar(member_id=1, leader=2, alarms=corrupt) as one, Liar(member_id=2, leader=2, alarms=corrupt) as two:
+            items = EtcdSource(endpoints=(one.url, two.url)).capture(node_of(Path("/nonexistent")))
+            stream = next(iter(items))
+            assert isinstance(stream, Stream)
+            for attribute, value in changed.items():
+                setattr(two, attribute, value)
+            with pytest.raises(SourceError, match="another answers at"):
+                stream.pump(Tape())
 
 
 # Where etcd is, and what opens it.

@@ -11,7 +11,6 @@ from edgedr.cli.main import main
 from edgedr.sealing.identities import make_identity
 from tests.lab.etcd import EtcdCluster, EtcdMember, Version
 
-
 _HOLD = """
 import fcntl, sys, time
 with open(sys.argv[1], "r+") as lock:

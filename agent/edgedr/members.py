@@ -127,7 +127,7 @@ def _records(data: bytes, name: str, what: str) -> dict[str, str]:
         space = data.find(b" ", at, at + 9)
         digits = data[at:space] if space > at else b""
         end = at + int(digits) if digits.isdigit() else 0
-        if not space < end <= len(data) or data[end - 1 : end] != b"\n":
+        if end <= space or data[end - 1 : end] != b"\n":
             refuse(what, name, "a damaged extended header")
         keyword, equals, value = data[space + 1 : end - 1].partition(b"=")
         key = keyword.decode("utf-8", "surrogateescape")

@@ -17,6 +17,7 @@ _PACKAGES = {
     "setfattr": "attr",
     "restic": "restic",
     "borg": "borgbackup",
+    "systemd-analyze": "systemd",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.vfat": "dosfstools",
 }

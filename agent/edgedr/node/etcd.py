@@ -259,8 +259,9 @@ class Line:
         if progress.silent:
             return progress.failure(received)
         if code == "DEADLINE_EXCEEDED":
+            allowed = f"{deadline.total_seconds():g} s"
             return SourceError(
-                f"the snapshot from {self.endpoint} was not done within {deadline}, after {received} bytes",
+                f"the snapshot from {self.endpoint} was not done within {allowed}, after {received} bytes",
                 hint="raise [sources.etcd] deadline if the database is that large",
             )
         if received == 0 and code not in {"UNAVAILABLE", "CANCELLED"}:

@@ -118,7 +118,7 @@ def _problem(entry: Entry, known: dict[str, Entry]) -> str | None:
 
 
 def _check_document(member: Member, documents: set[str]) -> None:
-    if member.name.startswith(FILES + "/") or not DOCUMENT.fullmatch(member.name):
+    if not DOCUMENT.fullmatch(member.name):
         refuse(_WHAT, member.name, "the inventory does not list it")
     if member != Member.document(member.name, member.size):
         refuse(_WHAT, member.name, "a document that is not a plain file")
@@ -158,7 +158,7 @@ def _place(reader: ArchiveReader, entries: dict[str, Entry], sources: Collection
                     out.hardlink(entry.path, holders[linked])
             case _:
                 pass  # a directory, made above, or not chosen
-    # Deepest first, after all content: writing into a directory changes its time, and its mode may forbid it.
+    # After all content, because that changes their times; deepest first, because a mode may forbid to enter.
     for entry in reversed(directories):
         out.finish_directory(entry)
 

@@ -100,7 +100,6 @@ class Target:
             try:
                 self._made[str(path)] = None
                 _write(descriptor, content, sparse=False)
-                os.fchmod(descriptor, 0o600)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

@@ -12,6 +12,7 @@ from edgedr.sealing.recipients import fingerprint
 _MAX_IDENTITY_FILE = 1 << 20
 _AGE_MAGIC = b"age-encryption.org/v1"
 _ARMOR_MAGIC = b"-----BEGIN AGE ENCRYPTED FILE-----"
+_MAX_WORK = 22  # 2^22 is what age itself takes at most, and some seconds; `age -p` writes 2^18
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ def load_identities(path: Path, ask_passphrase: Callable[[str], str]) -> tuple[I
             hint="--identity names the file with the AGE-SECRET-KEY line, as `age-keygen -o` wrote it",
         ) from error
     if data.startswith((_AGE_MAGIC, _ARMOR_MAGIC)):
-        data = _unlock(path, data, ask_passphrase(f"passphrase of {path}: "))
+        protected = _protected(path, data)
+        data = _unlock(path, protected, ask_passphrase(f"passphrase of {path}: "))
     if b"-----BEGIN" in data and b"PRIVATE KEY-----" in data:
         return (_ssh_identity(path, data),)
     identities = tuple(_identity(path, line) for line in _lines(path, data))
@@ -80,7 +82,7 @@ def open_text(ciphertext: bytes, identities: Sequence[Identity]) -> bytes:
 
     try:
         return bytes(pyrage.decrypt(ciphertext, [identity.key for identity in identities]))
-    except pyrage.DecryptError as error:
+    except (pyrage.DecryptError, OSError) as error:
         raise refusal(error, "the ciphertext") from error
 
 
@@ -89,7 +91,9 @@ def refusal(error: Exception, what: str) -> WrongKey | Damaged:
     if "No matching keys" in str(error):
         return WrongKey(f"no identity given opens {what}", hint="take the identity of one of its recipients")
     if "plugin" in str(error):
-        return WrongKey(f"cannot open {what}: {error}", hint="install the age plugin that the identity names")
+        return WrongKey(
+            f"cannot open {what}: {' '.join(str(error).split())}", hint="install the age plugin that the identity names"
+        )
     return Damaged(f"{what} is damaged: {error}")
 
 
@@ -115,7 +119,7 @@ def _identity(path: Path, line: str) -> Identity:
             hint="install the plugin on this machine and plug in the device",
         ) from error
     except pyrage.IdentityError as error:
-        public = line.startswith("age1")
+        public = line.startswith(("age1", "ssh-"))
         raise WrongKey(
             f"{path} holds {'a recipient, which only seals' if public else 'a line that is no identity'}",
             hint="an identity line looks like AGE-SECRET-KEY-1…; copy it whole",
@@ -125,32 +129,49 @@ def _identity(path: Path, line: str) -> Identity:
 
 def _ssh_identity(path: Path, data: bytes) -> Identity:
     import pyrage  # noqa: PLC0415
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
     try:
         private = serialization.load_ssh_private_key(data, password=None)
         public = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
         return Identity(fingerprint(public.decode()), pyrage.ssh.Identity.from_buffer(data))
-    except (ValueError, TypeError, pyrage.IdentityError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, pyrage.IdentityError) as error:
         raise WrongKey(
             f"cannot use the SSH key {path}: {error}",
             hint="passphrase-protected SSH keys: take the passphrase off a copy with `ssh-keygen -p` on a safe machine",
         ) from error
 
 
+def _protected(path: Path, data: bytes) -> bytes:
+    """Return the binary form of a passphrase-protected file that is safe to try a passphrase on."""
+    try:
+        if data.startswith(_ARMOR_MAGIC):
+            body = b"".join(line.strip() for line in data.splitlines() if not line.startswith(b"-----"))
+            data = base64.b64decode(body, validate=True)
+        stanza = data.split(b"\n", 2)[1].split(b" ")
+        if stanza[:2] != [b"->", b"scrypt"]:
+            raise WrongKey(
+                f"{path} is an age file sealed for another key, not an identity protected by a passphrase",
+                hint="decrypt it first: age -d -i OTHER-KEY -o key.txt FILE",
+            )
+        work = int(stanza[3])
+    except (ValueError, IndexError) as error:
+        raise WrongKey(f"{path} is an age file, but damaged", hint="take another copy of the identity") from error
+    if work > _MAX_WORK:
+        raise WrongKey(f"{path} asks for 2^{work} rounds of scrypt", hint="`age -p` never writes that: do not trust it")
+    return data
+
+
 def _unlock(path: Path, data: bytes, passphrase: str) -> bytes:
     import pyrage  # noqa: PLC0415
 
-    if data.startswith(_ARMOR_MAGIC):
-        body = b"".join(line.strip() for line in data.splitlines() if not line.startswith(b"-----"))
-        data = base64.b64decode(body)
     try:
         return bytes(pyrage.passphrase.decrypt(data, passphrase))
     except pyrage.DecryptError as error:
-        raise WrongKey(
-            f"cannot unlock {path}: {error}",
-            hint="the passphrase is wrong, or the file is not passphrase-protected but sealed to another key",
-        ) from error
+        raise WrongKey(f"cannot unlock {path}: {error}", hint="the passphrase is wrong: try again") from error
+    except OSError as error:
+        raise WrongKey(f"{path} is an age file, but damaged", hint="take another copy of the identity") from error
 
 
 class _Terminal:

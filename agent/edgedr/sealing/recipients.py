@@ -65,7 +65,7 @@ def age_recipient(recipient: Recipient) -> Any:
         ) from error
     except pyrage.EncryptError as error:
         raise ConfigurationError(
-            f"{shown} needs an age plugin that does not run here: {error}",
+            f"{shown} needs an age plugin that does not run here: {' '.join(str(error).split())}",
             hint="install age-plugin-… on this node, or use a plain age1… recipient",
         ) from error
 

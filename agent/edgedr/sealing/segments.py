@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from edgedr.errors import Damaged
+from edgedr.errors import Damaged, StorageError
 from edgedr.sealing.identities import Identity, refusal
 from edgedr.sealing.recipients import Recipient, age_recipient
 from edgedr.storage.base import ByteSink
@@ -66,10 +66,14 @@ def seal(
     push = _Hashing(out)
     try:
         pyrage.encrypt_io(pull, push, [age_recipient(recipient) for recipient in recipients])
-    except pyrage.EncryptError:
+    except (pyrage.EncryptError, OSError):
         if pull.failure is not None:
             raise pull.failure from None  # what age reports is only that its reader failed
+        if push.failure is not None:
+            raise push.failure from None
         raise
+    if push.failure is not None:  # age flushes its last block without looking whether that went well
+        raise push.failure
     return Sealed(push.size, push.sha256.hexdigest())
 
 
@@ -85,16 +89,24 @@ def unseal(
     """Decrypt and decompress an object of exactly ``size`` plaintext bytes into ``out``.
 
     ``size`` comes from a signed manifest, and caps memory: a frame that claims more, a larger window, or anything
-    after the frame is ``Damaged``. ``what`` names the object in errors. Raises ``WrongKey``, or ``Damaged``.
+    after the frame is ``Damaged``. ``what`` names the object in errors. Raises ``WrongKey``, ``Damaged``, or
+    ``StorageError`` where ``sealed`` cannot be read.
     """
     import pyrage  # noqa: PLC0415
 
     _check_header(sealed, what)
+    pull = _Reading(sealed)
     push = _Decompressing(out, size, prefix, what)
     try:
-        pyrage.decrypt_io(sealed, push, [identity.key for identity in identities])
-    except pyrage.DecryptError as error:
+        pyrage.decrypt_io(pull, push, [identity.key for identity in identities])
+    except (pyrage.DecryptError, OSError) as error:  # an OSError, too, is age's word for what does not authenticate
+        if pull.failure is not None:
+            raise StorageError(f"cannot read {what}: {pull.failure.strerror}", hint="check the disk") from error
+        if push.failure is not None:
+            raise push.failure from None
         raise refusal(error, what) from error
+    if push.failure is not None:  # as in ``seal``
+        raise push.failure
     push.finish()
 
 
@@ -168,14 +180,34 @@ class _Compressing:
         return self._compressor.compress(chunk, self._compressor.FLUSH_FRAME)
 
 
+class _Reading:
+    """A reader for age that remembers what went wrong below it."""
+
+    def __init__(self, sealed: BinaryIO) -> None:
+        self._sealed = sealed
+        self.failure: OSError | None = None
+
+    def read(self, count: int = -1) -> bytes:
+        try:
+            return self._sealed.read(count)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
 class _Hashing:
     def __init__(self, out: ByteSink) -> None:
         self._out = out
         self.sha256 = hashlib.sha256()
         self.size = 0
+        self.failure: BaseException | None = None
 
     def write(self, data: bytes) -> int:
-        self._out.write(data)
+        try:
+            self._out.write(data)
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
         self.sha256.update(data)
         self.size += len(data)
         return len(data)
@@ -195,14 +227,19 @@ class _Decompressing:
         self._prefix = prefix
         self._head = b""
         self._decompressor: Any = None
+        self.failure: BaseException | None = None
 
     def write(self, data: bytes) -> int:
-        if self._decompressor is not None:
-            self._take(data)
-        else:
-            self._head += data
-            if len(self._head) >= _FRAME_HEADER_MAX:
-                self._start()
+        try:
+            if self._decompressor is not None:
+                self._take(data)
+            else:
+                self._head += data
+                if len(self._head) >= _FRAME_HEADER_MAX:
+                    self._start()
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
         return len(data)
 
     def flush(self) -> None:
@@ -223,9 +260,8 @@ class _Decompressing:
         except zstd.ZstdError as error:
             raise Damaged(f"{self._what} is damaged: {error}") from error
         if info.decompressed_size != self._size:
-            raise Damaged(
-                f"{self._what} is damaged: it would unpack to {info.decompressed_size} bytes, {self._size} are signed"
-            )
+            says = "an unknown number of" if info.decompressed_size is None else str(info.decompressed_size)
+            raise Damaged(f"{self._what} is damaged: it would unpack to {says} bytes, {self._size} are signed")
         reach = self._size + (self._prefix.size if self._prefix else 0)
         limit: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _window_log(reach)}
         raw = self._prefix.raw if self._prefix else None

@@ -7,8 +7,9 @@ import base64
 import binascii
 import fnmatch
 import hashlib
-import shlex
+import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Self
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
 NAMESPACE = "edgedr"
 _MAGIC = b"SSHSIG"
 _KEY_TYPE = b"ssh-ed25519"
+_KEY_SIZE = 32
 _HASH = b"sha512"
+_LINE = re.compile(
+    r"""(?P<principals>"[^"]*"|[^\s"]+)\s+(?:(?P<options>(?!(?:ssh|ecdsa|sk)-)(?:[^\s"]|"[^"]*")+)\s+)?"""
+    r"(?P<key>(?:ssh|ecdsa|sk)-\S+\s.*)"
+)
+_OPTION = re.compile(r'([A-Za-z-]+)(?:="([^"]*)")?(?:,|$)')
+_OPTIONS = frozenset({"cert-authority", "namespaces", "valid-after", "valid-before"})
+_STAMP = re.compile(r"\d{8}(?:\d{4}(?:\d\d)?)?Z?", re.ASCII)
 _BEGIN = "-----BEGIN SSH SIGNATURE-----"
 _END = "-----END SSH SIGNATURE-----"
 MAX_SIGNATURE = 4 << 10
@@ -52,7 +61,14 @@ class PublicKey:
         kind, _, rest = text.strip().partition(" ")
         if kind != _KEY_TYPE.decode():
             raise ValueError(f"{kind[:30]!r} is not ssh-ed25519")
-        return cls(base64.b64decode(rest.split()[0] if rest.split() else "", validate=True))
+        blob = base64.b64decode((rest.split() or [""])[0], validate=True)
+        try:
+            whole = [len(part) for part in _strings(blob, 2)] == [len(_KEY_TYPE), _KEY_SIZE]
+        except struct.error:
+            whole = False
+        if not whole or not blob.startswith(_string(_KEY_TYPE)):
+            raise ValueError("the key is not whole")
+        return cls(blob)
 
 
 class Signer:
@@ -71,12 +87,13 @@ class Signer:
     @classmethod
     def load(cls, data: bytes, where: str) -> Self:
         """Read an OpenSSH private key file without passphrase; ``where`` names it in errors."""
+        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
 
         try:
             key = serialization.load_ssh_private_key(data, password=None)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise ConfigurationError(
                 f"{where} is not a usable signing key",
                 hint="move it away and run `edgedr init` again: restores will then ask to trust the new key",
@@ -153,7 +170,7 @@ class AllowedSigner:
         stamp = f"{signed_at:%Y%m%d%H%M%S}"
         return (
             key == self.key
-            and any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns)
+            and _matches(name, self.patterns)
             and (self.valid_after is None or stamp >= self.valid_after.ljust(14, "0"))
             and (self.valid_before is None or stamp < self.valid_before.ljust(14, "0"))
         )
@@ -172,7 +189,7 @@ class Trust:
 
     def contradicts(self, name: str, key: PublicKey) -> bool:
         """Whether ``name`` is known to sign with another key: then nobody needs to be asked."""
-        keys = [line.key for line in self.signers if any(fnmatch.fnmatchcase(name, p) for p in line.patterns)]
+        keys = [line.key for line in self.signers if _matches(name, line.patterns)]
         return bool(keys) and key not in keys
 
     def require(self, name: str, key: PublicKey, signed_at: datetime, what: str) -> None:
@@ -192,13 +209,13 @@ class Trust:
 
 
 def parse_allowed_signers(text: str, where: str) -> tuple[AllowedSigner, ...]:
-    """Read an ``allowed_signers`` file; lines for other namespaces or key types are passed over."""
+    """Read an ``allowed_signers`` file; lines for other namespaces or key types, and authorities, are passed over."""
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
-            signer = _allowed_signer(shlex.split(line, comments=False))
+            signer = _allowed_signer(line.strip())
         except (ValueError, binascii.Error) as error:
             raise ConfigurationError(
                 f"{where}, line {number}: {error}",
@@ -214,37 +231,48 @@ def allowed_signers_line(site: str, node: str, key: PublicKey) -> str:
     return f'{principal(site, node)} namespaces="{NAMESPACE}" {key}'
 
 
-def _allowed_signer(words: list[str]) -> AllowedSigner | None:
-    patterns, *rest = words
-    options: dict[str, str] = {}
-    if rest and not rest[0].startswith(("ssh-", "ecdsa-", "sk-")):
-        options = _options(rest.pop(0))
-    if not rest or rest[0] != _KEY_TYPE.decode():
+def _allowed_signer(line: str) -> AllowedSigner | None:
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise ValueError("there is no key")
+    options = _options(match["options"] or "")
+    if not match["key"].startswith(f"{_KEY_TYPE.decode()} ") or "cert-authority" in options:
         return None
-    if "namespaces" in options and not any(
-        fnmatch.fnmatchcase(NAMESPACE, pattern) for pattern in options["namespaces"].split(",")
-    ):
+    if "namespaces" in options and not _matches(NAMESPACE, options["namespaces"].split(",")):
         return None
-    key = PublicKey.parse(" ".join(rest))
-    after, before = (options.get(name, "").rstrip("Z") or None for name in ("valid-after", "valid-before"))
-    return AllowedSigner(tuple(patterns.split(",")), key, after, before)
+    after, before = (options.get(name) for name in ("valid-after", "valid-before"))
+    for stamp in (after, before):
+        if stamp is not None and not _STAMP.fullmatch(stamp):
+            raise ValueError(f"{stamp[:30]!r} is not a time like 20261122 or 20261122221500Z")
+    return AllowedSigner(
+        tuple(match["principals"].strip('"').split(",")),
+        PublicKey.parse(match["key"]),
+        after.rstrip("Z") if after else None,
+        before.rstrip("Z") if before else None,
+    )
 
 
 def _options(text: str) -> dict[str, str]:
-    """Split ``a="x,y",b`` at the commas between options; shlex took the quotes away, so names tell where one begins."""
     options: dict[str, str] = {}
-    name = ""
-    for part in text.split(","):
-        if "=" in part:
-            name, _, value = part.partition("=")
-            options[name] = value
-        elif name == "namespaces":
-            options[name] += f",{part}"
-        else:
-            options[part] = ""
-    if "cert-authority" in options:
-        raise ValueError("certificate authorities are not supported here")
+    if _OPTION.sub("", text):
+        raise ValueError(f"{text[:60]!r} are no options; values stand in double quotes")
+    for name, value in _OPTION.findall(text):
+        if name.lower() not in _OPTIONS:
+            raise ValueError(f"the option {name[:30]!r} is unknown")
+        options[name.lower()] = value
     return options
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether OpenSSH's pattern list takes ``name``: ``*``, ``?``, and ``!`` before what it must not be."""
+    wanted = False
+    for pattern in patterns:
+        bare = pattern.removeprefix("!").replace("[", "[[]")  # a bracket is nothing special to OpenSSH
+        if fnmatch.fnmatchcase(name, bare):
+            if pattern.startswith("!"):
+                return False
+            wanted = True
+    return wanted
 
 
 def _string(data: bytes) -> bytes:

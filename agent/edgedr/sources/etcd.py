@@ -4,18 +4,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from edgedr.errors import SourceError
 from edgedr.layouts import Layout
 from edgedr.model import EtcdFacts, Finding, Inventory, Severity, Status
-from edgedr.node.etcd import Access, SnapshotFacts, snapshot
-from edgedr.node.etcd_members import Choice, Survey, choose
-from edgedr.node.etcd_stream import Trailer
-from edgedr.node.etcd_survey import survey
 from edgedr.node.node import Node
 from edgedr.sources.base import Captured, Count, Fact, Spool, Stream
 from edgedr.steps import PlaceArtifact, Step
+
+if TYPE_CHECKING:  # every command makes the table of sources; few ask etcd
+    from edgedr.node.etcd import Access, SnapshotFacts
+    from edgedr.node.etcd_members import Choice, Survey
 
 ARTIFACT = "etcd.db"
 
@@ -63,6 +64,9 @@ class EtcdSource:
 
     def capture(self, node: Node) -> Iterator[Captured]:
         """Yield the snapshot, whose it is, and what was seen of the cluster. See ``Source``."""
+        from edgedr.node.etcd_members import choose  # noqa: PLC0415 - see above
+        from edgedr.node.etcd_survey import survey  # noqa: PLC0415
+
         access, remarks = find_access(self, node)
         seen = survey(access, answer=self.answer)
         choice = choose(seen)
@@ -91,6 +95,8 @@ class EtcdSource:
         artifacts: Mapping[str, Path],
     ) -> Iterable[Finding]:
         """Check that the snapshot is what etcd sent. See ``Source``."""
+        from edgedr.node.etcd_stream import Trailer  # noqa: PLC0415 - see above
+
         record = inventory.sources.get(self.name)
         if record is None or record.status is not Status.OK:
             return
@@ -113,9 +119,11 @@ class EtcdSource:
             yield Finding(Severity.GOOD, ARTIFACT, f"{trailer.size} bytes, and the SHA-256 behind them holds")
 
     def _take(
-        self, access: Access, seen: Survey, choice: Choice, spool: Spool, failures: list[Finding]
-    ) -> SnapshotFacts:
+        self, access: "Access", seen: "Survey", choice: "Choice", spool: Spool, failures: list[Finding]
+    ) -> "SnapshotFacts":
         """Stream from the best member; from the next if that fails."""
+        from edgedr.node.etcd import snapshot  # noqa: PLC0415 - see above
+
         failed: list[tuple[str, SourceError]] = []
         for status in choice.order:
             if failed:
@@ -130,7 +138,7 @@ class EtcdSource:
                     patience=self.patience,
                     answer=self.answer,
                 )
-                _check_same(status.cluster_id, facts)
+                _check_same(seen, choice, facts)
             except SourceError as error:
                 failed.append((seen.name(status), error))
                 continue
@@ -143,11 +151,13 @@ class EtcdSource:
         raise SourceError(f"no etcd member gave a whole snapshot: {reasons}", hint=last.hint) from last
 
 
-def find_access(settings: EtcdSource, node: Node) -> tuple[Access, list[Finding]]:
+def find_access(settings: EtcdSource, node: Node) -> "tuple[Access, list[Finding]]":
     """Return how to reach etcd: as it is set, and the rest as the static pod manifests say.
 
     Paths in the result are real ones, below the node's root. Raises ``SourceError`` if nothing tells where etcd is.
     """
+    from edgedr.node.etcd import Access  # noqa: PLC0415 - see above
+
     etcd = _flags(node, node.layout.etcd_manifest)
     apiserver = _flags(node, node.layout.apiserver_manifest)
     remarks = []
@@ -212,7 +222,7 @@ def _where(layout: Layout) -> str:
     return f"set [sources.etcd] endpoints, ca, cert and key; looked at {looked}"
 
 
-def _no_member(seen: Survey, choice: Choice) -> SourceError:
+def _no_member(seen: "Survey", choice: "Choice") -> SourceError:
     if not seen.statuses:
         reasons = "; ".join(silent.reason for silent in seen.unreachable)
         hint = next((silent.hint for silent in seen.unreachable if silent.hint), None)
@@ -224,14 +234,18 @@ def _no_member(seen: Survey, choice: Choice) -> SourceError:
     )
 
 
-def _check_same(cluster_id: str, facts: SnapshotFacts) -> None:
-    if facts.status.cluster_id != cluster_id:
+def _check_same(seen: "Survey", choice: "Choice", facts: "SnapshotFacts") -> None:
+    """Make sure that it is not one of those ruled out that answered: an address may lead to another member each time."""
+    fit = {status.member_id for status in choice.order}
+    ruled_out = {status.member_id for status in seen.statuses} - fit
+    if facts.status.cluster_id != choice.order[0].cluster_id or facts.status.member_id in ruled_out:
+        who = f"member {facts.status.member_id} of cluster {facts.status.cluster_id}"
         raise SourceError(
-            f"another cluster answers at {facts.status.endpoint} than a moment ago", hint="name one member per endpoint"
+            f"another answers at {facts.status.endpoint} than a moment ago: {who}", hint="name one member per endpoint"
         )
 
 
-def _facts(seen: Survey, taken: SnapshotFacts) -> Iterator[Captured]:
+def _facts(seen: "Survey", taken: "SnapshotFacts") -> Iterator[Captured]:
     status = taken.status
     yield EtcdFacts(status.cluster_id, status.member_id, status.revision, status.version)
     yield Count("members", len(seen.members) or len(seen.statuses))
