@@ -44,10 +44,12 @@ class EdgedrNode:
         """Return a command line of edgedr with this node's configuration."""
         return [self.program, "--config", self._configuration, *words]
 
-    def backup(self, *words: str) -> tuple[int, Cost]:
-        """Take a backup; return by how many bytes the repository grew, and the cost."""
-        before = weigh(self.repository)
-        cost = run(self.command("backup", *words))
+    def backup(self, kind: str) -> tuple[int, Cost]:
+        """Take a backup, which must turn out a ``full`` or a ``delta``; return the bytes it added, and the cost."""
+        before, there = weigh(self.repository), self._count(kind)
+        cost = run(self.command("backup"))
+        if self._count(kind) != there + 1:
+            raise RuntimeError(f"that should have been a {kind}")
         return weigh(self.repository) - before, cost
 
     def restore_etcd(self) -> tuple[Path, Cost]:
@@ -58,3 +60,6 @@ class EdgedrNode:
         cost = run(self.command("restore", "latest", "--to", target, "--only", "etcd", *trust))
         (found,) = target.rglob("etcd.db")
         return found, cost
+
+    def _count(self, kind: str) -> int:
+        return len(list((self.repository / "v1" / kind).rglob("manifest.json")))

@@ -65,7 +65,7 @@ def generated(work: Path) -> Iterator[Row]:
         ):
             site.churn(minutes=minutes, rate=rate)
             kind = "full" if what == "before" else "delta"
-            size, cost = node.backup()
+            size, cost = node.backup(kind)
             snapshot, _ = node.restore_etcd()
             stored = {kind: Stored(size, cost)}
             if kind == "delta":

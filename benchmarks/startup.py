@@ -39,8 +39,8 @@ def main() -> int:
         with EtcdCluster(work / "etcd") as etcd:
             etcd.fill((b"/registry/a/%d" % number, b"a" * 1000) for number in range(100))
             node = EdgedrNode(work / "node", etcd)
-            for _ in range(_BACKUPS):
-                node.backup()
+            for number in range(_BACKUPS):
+                node.backup("delta" if number else "full")
         commands: dict[str, Sequence[str | Path]] = {
             "python -c pass": [sys.executable, "-c", "pass"],
             "edgedr --help": [node.program, "--help"],

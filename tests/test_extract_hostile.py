@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -108,11 +109,27 @@ def test_names_that_leave_the_target_are_refused(around: Path, path: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../x", "files/../../x", "runbooks/../../x", "x", "files", ".edgedr/x"]
+    ("name", "match"),
+    [
+        ("/etc/passwd", "not a name inside"),
+        ("../x", "not a name inside"),
+        ("files/../../x", "not a name inside"),
+        ("runbooks/../../x", "not a name inside"),
+        ("runbooks//x", "not a name inside"),
+        ("x", "does not list"),
+        ("files", "does not list"),
+        (".edgedr/x", "does not list"),
+        ("inventory.json", "does not list"),
+    ],
 )
-def test_members_outside_the_known_places_are_refused(around: Path, name: str) -> None:
+def test_members_outside_the_known_places_are_refused(around: Path, name: str, match: str) -> None:
     """A member that is neither a listed file nor a document has no place to go."""
-    refused(around, packed([], raw(name, content=CONTENT)))
+    refused(around, packed([], raw(name, content=CONTENT)), match)
+
+
+def test_only_files_have_content(around: Path) -> None:
+    """A directory with a size would put one reader out of step with another."""
+    refused(around, packed([], raw("files/x", tarfile.DIRTYPE, CONTENT)), "with content")
 
 
 def test_a_link_as_a_directory_is_refused(around: Path) -> None:
@@ -224,26 +241,26 @@ def test_contents_must_be_what_the_inventory_says(around: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry",
+    ("entry", "match"),
     [
-        file("/x", sha256=None),
-        file("/x", sha256="0" * 63),
-        file("/x", sha256="Z" * 64),
-        file("/x", target="/y"),
-        directory("/x", sha256=SHA256),
-        directory("/x", target="/y"),
-        directory("/x", size=7),
-        symlink("/x", ""),
-        symlink("/x", "a\0b"),
-        file("/x", xattrs={"user.a": "not base64!"}),
-        file("/" + "x" * 256),
-        file("/.edgedr"),
+        (file("/x", sha256=None), "a hash where none belongs, or none"),
+        (file("/x", sha256="0" * 63), "a hash that is none"),
+        (file("/x", sha256="Z" * 64), "a hash that is none"),
+        (file("/x", target="/y"), "a target where none belongs, or none"),
+        (directory("/x", sha256=SHA256), "a hash where none belongs"),
+        (directory("/x", target="/y"), "a target where none belongs"),
+        (directory("/x", size=7), "a size where none belongs"),
+        (symlink("/x", ""), "a target where none belongs, or none"),
+        (symlink("/x", "a\0b"), "a target where none belongs, or none"),
+        (file("/x", xattrs={"user.a": "not base64!"}), "not base64"),
+        (file("/" + "x" * 256), "too long"),
+        (file("/.edgedr"), "edgedr's own"),
+        (directory("/.edgedr"), "edgedr's own"),
     ],
 )
-def test_entries_that_make_no_sense_are_refused(around: Path, entry: Entry) -> None:
+def test_entries_that_make_no_sense_are_refused(around: Path, entry: Entry, match: str) -> None:
     """An inventory that contradicts itself is not interpreted."""
-    data = packed([entry], raw("files/x", content=CONTENT))
-    refused(around, data)
+    refused(around, packed([entry], raw("files/x", content=CONTENT)), match)
 
 
 @pytest.mark.parametrize(
@@ -289,32 +306,32 @@ def pax(*records: tuple[bytes, bytes]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "header",
+    ("header", "match"),
     [
-        pax((b"path", b"files/a\0b")),
-        pax((b"path", b"/etc/passwd")),
-        pax((b"path", b"files/../x")),
-        pax((b"path", b"files/" + b"x/" * 20_000 + b"x")),
-        pax((b"path", b"files/x"), (b"path", b"files/y")),
-        pax((b"GNU.sparse.major", b"1")),
-        pax((b"uname", b"root")),
-        pax((b"size", b"-5")),
-        pax((b"size", b"1e3")),
-        pax((b"uid", "\u0663".encode())),
-        pax((b"mtime", b"nan")),
-        pax((b"hdrcharset", b"EBCDIC")),
-        raw("x", tarfile.XHDTYPE, b"99 path=short\n"),
-        raw("x", tarfile.XHDTYPE, b"0 path=x\n"),
-        raw("x", tarfile.XHDTYPE, b"-3 path=x\n"),
-        raw("x", tarfile.XHDTYPE, b"path"),
-        raw("x", tarfile.XHDTYPE),
-        raw("x", tarfile.XHDTYPE, b"\0" * ((1 << 20) + 1)),
-        pax((b"path", b"files/x")) * 2,
+        (pax((b"path", b"files/a\0b")), "not a name"),
+        (pax((b"path", b"/etc/passwd")), "not a name"),
+        (pax((b"path", b"files/../x")), "not a name"),
+        (pax((b"path", b"files/" + b"x/" * 20_000 + b"x")), "not a name"),
+        (pax((b"path", b"files/x"), (b"path", b"files/y")), "'path' twice"),
+        (pax((b"GNU.sparse.major", b"1")), "never writes"),
+        (pax((b"uname", b"root")), "never writes"),
+        (pax((b"size", b"-5")), "no number"),
+        (pax((b"size", b"1e3")), "no number"),
+        (pax((b"uid", "\u0663".encode())), "no number"),
+        (pax((b"mtime", b"nan")), "no number"),
+        (pax((b"hdrcharset", b"EBCDIC")), "character set"),
+        (raw("x", tarfile.XHDTYPE, b"99 path=short\n"), "damaged extended header"),
+        (raw("x", tarfile.XHDTYPE, b"0 path=x\n"), "damaged extended header"),
+        (raw("x", tarfile.XHDTYPE, b"-3 path=x\n"), "damaged extended header"),
+        (raw("x", tarfile.XHDTYPE, b"path"), "damaged extended header"),
+        (raw("x", tarfile.XHDTYPE), "of 0 bytes"),
+        (raw("x", tarfile.XHDTYPE, b"\0" * ((1 << 20) + 1)), "of 1048577 bytes"),
+        (pax((b"path", b"files/x")) * 2, "type"),
     ],
 )
-def test_hostile_extended_headers_are_refused(around: Path, header: bytes) -> None:
-    """Extended headers are bounded, each keyword once, of those that edgedr writes, with sound values."""
-    refused(around, packed([file("/x")], header + raw("files/x", content=CONTENT)))
+def test_hostile_extended_headers_are_refused(around: Path, header: bytes, match: str) -> None:
+    """Extended headers are bounded, each keyword once, only of those that edgedr writes, with sound values."""
+    refused(around, packed([file("/x")], header + raw("files/x", content=CONTENT)), match)
 
 
 @pytest.mark.parametrize(
@@ -444,6 +461,28 @@ def test_modes_do_not_depend_on_the_umask(around: Path, umask: int) -> None:
         "d/key": 0o600,
     }
     assert (around / "new").stat().st_mode & 0o777 == 0o700
+
+
+def test_nothing_is_open_to_others_while_it_is_written(around: Path) -> None:
+    """With umask 000, a look into the middle of an extraction finds directories 0700 and files 0600."""
+    content = bytes(range(256)) * (8 << 10)
+    large = {"mode": 0o666, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    entries = [directory("/d", mode=0o777), file("/d/f", **large)]
+    document = raw("runbooks/a.md", content=content)
+    data = packed(entries, document + member(entries[0]) + member(entries[1], content))
+    seen: dict[str, int] = {}
+
+    def look() -> None:
+        seen.update((path.name, path.stat().st_mode & 0o777) for path in (around / "new").rglob("*"))
+
+    before = os.umask(0)
+    try:
+        for position in (data.index(content), data.rindex(content)):
+            extract(Interrupted(data, look, after=position + (1 << 20)), around / "new", max_bytes=len(data))
+            shutil.rmtree(around / "new")
+    finally:
+        os.umask(before)
+    assert seen == {".edgedr": 0o700, "runbooks": 0o700, "d": 0o700, "a.md": 0o600, "f": 0o600}
 
 
 def test_attributes_that_cannot_be_set_are_said(around: Path) -> None:

@@ -171,6 +171,21 @@ def remove(path: Path) -> None:
         raise storage_error(error, "remove", path) from error
 
 
+def sweep(path: Path) -> int:
+    """Remove what interrupted writes of ``path`` left beside it; return how many. Only with no writer of it at work."""
+    swept = 0
+    try:
+        for name in os.listdir(path.parent):  # noqa: PTH208
+            if name.startswith(f".{path.name}.") and name.endswith(PART_SUFFIX):
+                os.unlink(path.parent / name)  # noqa: PTH108
+                swept += 1
+    except (FileNotFoundError, NotADirectoryError):
+        return swept
+    except OSError as error:
+        raise storage_error(error, "sweep", path.parent) from error
+    return swept
+
+
 def rename(path: Path, to: Path) -> None:
     """Move a file within one file system, durably, taking the place of ``to``."""
     try:
@@ -221,11 +236,14 @@ def _part(path: Path, *, mode: int, floor: int) -> Iterator[tuple[Writer, Path]]
     except OSError as error:
         raise storage_error(error, "create", path) from error
     try:
-        os.fchmod(descriptor, mode)  # whatever the umask took away or left
+        try:
+            os.fchmod(descriptor, mode)  # whatever the umask took away or left
+        except OSError as error:
+            raise storage_error(error, "create", path) from error
         yield Writer(descriptor, path, floor=floor), part
     finally:
         os.close(descriptor)
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # what became of ``path`` is decided by now; a part that stays is swept
             os.unlink(part)  # noqa: PTH108
 
 
@@ -239,4 +257,9 @@ def _give_name(part: Path, path: Path) -> None:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
         os.rename(part, path)  # noqa: PTH104
-    fsync_directory(path.parent)
+    try:
+        fsync_directory(path.parent)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(path)  # noqa: PTH108 - named a moment ago by us; after a failure it must not exist
+        raise

@@ -145,17 +145,17 @@ class Lab:
         task = self.task(data, **changes)
         return back_up(task, now or START + EVERY * task.identity.sequence, Silent(), Log(), full=full)
 
-    def list(self) -> tuple[Listed, ...]:
+    def listed(self) -> tuple[Listed, ...]:
         """Return what is committed."""
         return self.repository.list()
 
     def ids(self) -> list[BackupId]:
         """Return the ids of what is committed."""
-        return [backup.id for backup in self.list()]
+        return [backup.id for backup in self.listed()]
 
     def get(self, backup: BackupId) -> Listed:
         """Return one committed backup."""
-        return next(listed for listed in self.list() if listed.id == backup)
+        return next(listed for listed in self.listed() if listed.id == backup)
 
     def verify(
         self, *wanted: BackupId, key: bool = True, trust: Trust | None = None, person: Person = OPERATOR
@@ -163,13 +163,13 @@ class Lab:
         """Check ``wanted``, or all: with the key L2, without L1."""
         identities = (person.identity,) if key else ()
         verdicts = check(
-            self.repository, self.list(), wanted or self.ids(), trust=trust or trusting(), identities=identities
+            self.repository, self.listed(), wanted or self.ids(), trust=trust or trusting(), identities=identities
         )
         return {verdict.backup.id: verdict for verdict in verdicts}
 
     def read(self, backup: BackupId, artifact: str = BLOB) -> bytes:
         """Read an artifact back along its chain, in memory."""
-        listed = self.list()
+        listed = self.listed()
         manifest = self.get(backup).manifest
         assert manifest is not None
         sink = _Collected()
@@ -187,7 +187,7 @@ class Lab:
             trust=trusting(),
             confirm=lambda _manifest, _key: False,
         )
-        return recover(self.repository, self.list(), replace(order, **changes), Silent())  # type: ignore[arg-type]
+        return recover(self.repository, self.listed(), replace(order, **changes), Silent())  # type: ignore[arg-type]
 
     def object(self, backup: BackupId, name: str) -> Path:
         """Return the file that holds one object of a backup."""
@@ -195,7 +195,7 @@ class Lab:
 
     def leftovers(self) -> list[str]:
         """Return everything below repository and state that belongs to no committed backup: there should be none."""
-        listed = self.list()
+        listed = self.listed()
         known = {RECIPE} | {listed_.place.object(name) for listed_ in listed for name in _objects_of(listed_)}
         newest = listed[-1].manifest if listed else None
         cached = {f"{newest.id}/{artifact.name}" for artifact in newest.artifacts} if newest else set()
@@ -215,9 +215,9 @@ def digest(data: bytes) -> str:
 def expect(lab: Lab, contents: Mapping[BackupId, bytes]) -> None:
     """Assert that exactly these backups are listed, prove themselves with a key, and hold exactly these bytes."""
     assert lab.ids() == sorted(contents)
-    assert all(not backup.damage for backup in lab.list())
+    assert all(not backup.damage for backup in lab.listed())
     assert {backup: verdict.intact for backup, verdict in lab.verify().items()} == dict.fromkeys(contents, True)
-    for backup in lab.list():
+    for backup in lab.listed():
         assert backup.manifest is not None
         artifact = backup.manifest.artifact(BLOB)
         assert artifact is not None

@@ -6,11 +6,12 @@ from dataclasses import replace
 from edgedr.cli import terminal
 from edgedr.cli.parser import Arguments
 from edgedr.cli.places import chosen, identities, listed, open_place, trust
-from edgedr.errors import ConfigurationError, Damaged, NoSuchBackup
+from edgedr.errors import AlreadyRunning, ConfigurationError, Damaged, NoSuchBackup, StorageError
 from edgedr.repository.chains import dependents
 from edgedr.repository.checking import Verdict, check
 from edgedr.repository.repository import Listed
 from edgedr.settings import Settings
+from edgedr.state import State
 from edgedr.wiring import open_state
 
 
@@ -32,12 +33,12 @@ def verify(arguments: Arguments) -> int:
         verdicts = check(
             repository, backups, wanted, trust=believe, identities=identities(arguments), progress=watcher.advance
         )
-    if settings is not None:
-        _remember(settings, verdicts)
     if arguments.json:
         terminal.say_json([_document(verdict, backups) for verdict in verdicts])
     else:
         _print(verdicts, backups, believed=believe is not None)
+    if settings is not None:
+        _remember(settings, verdicts)
     bad = [verdict for verdict in verdicts if not verdict.intact]
     if bad:
         first = bad[0]
@@ -53,15 +54,21 @@ def verify(arguments: Arguments) -> int:
 def _remember(settings: Settings, verdicts: Sequence[Verdict]) -> None:
     """Let the next backup know what was found damaged: it begins a new chain."""
     directory = open_state(settings)
-    with directory.lock():
-        state = directory.load()
-        if state is None:
-            return
-        seen = {str(verdict.backup.id): verdict.intact for verdict in verdicts}
-        damaged = {name for name in state.damaged if not seen.get(name, False)}
-        damaged |= {name for name, intact in seen.items() if not intact}
-        if damaged != set(state.damaged):
-            directory.save(replace(state, damaged=tuple(sorted(damaged))))
+    state = directory.load()
+    if state is None or _damaged(state, verdicts) == state.damaged:
+        return
+    try:
+        with directory.lock():
+            state = directory.load() or state
+            directory.save(replace(state, damaged=_damaged(state, verdicts)))
+    except (AlreadyRunning, StorageError) as error:  # what was found counts more than that it cannot be noted
+        terminal.warn(f"the next backup will not know of this: {error.message}", "then: edgedr backup --full")
+
+
+def _damaged(state: State, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    seen = {str(verdict.backup.id): verdict.intact for verdict in verdicts}
+    still = {name for name in state.damaged if not seen.get(name, False)}
+    return tuple(sorted(still | {name for name, intact in seen.items() if not intact}))
 
 
 def _print(verdicts: Sequence[Verdict], backups: Sequence[Listed], *, believed: bool) -> None:
@@ -79,7 +86,8 @@ def _print(verdicts: Sequence[Verdict], backups: Sequence[Listed], *, believed: 
                 terminal.line("", f"takes {lost} down with it")
     intact = [verdict for verdict in verdicts if verdict.intact]
     if intact:
-        terminal.say(f"{len(intact)} of {len(verdicts)} intact; {intact[-1].level}: {intact[-1].level.meaning}")
+        lowest = min(verdict.level for verdict in intact)
+        terminal.say(f"{len(intact)} of {len(verdicts)} intact; {lowest}: {lowest.meaning}")
     if not believed:
         terminal.warn(
             "the signatures hold, but this machine knows none of the signers",

@@ -25,9 +25,8 @@ MAX_DEPTH = 64
 _CHUNK = 1 << 20
 _MAX_LINKS = 40  # as many as the kernel follows
 _AT = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = (
-    os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-)  # NONBLOCK: a FIFO put there meanwhile cannot hold us
+# O_NONBLOCK, because a FIFO put in a file's place between two looks must not hold us.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Sink(Protocol):

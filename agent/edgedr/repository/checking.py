@@ -1,9 +1,9 @@
 """How far backups can be proven where they lie: L1 without a key, L2 with one; and what damage takes down with it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgedr.errors import Damaged, ObjectMissing
+from edgedr.errors import Damaged, ObjectMissing, WrongKey
 from edgedr.model import BackupId, Manifest, Proof
 from edgedr.repository.chains import chain_of
 from edgedr.repository.reading import read_artifact
@@ -41,19 +41,43 @@ def check(
     """Prove ``wanted`` backups and all that their chains lead through, each with a verdict.
 
     Without identities L1: signature (``trust`` says whose; ``None`` asks only that it holds) and ciphertext hashes.
-    With identities L2: it decrypts, and the plaintext hashes hold. Each object is read once a level.
+    With identities L2: it decrypts, and the plaintext hashes hold; what was sealed for others only stays at L1. Each
+    object is read once a level. Raises ``WrongKey``, before any segment is opened, if they open nothing of it.
     """
     by_id = {backup.id: backup for backup in listed}
     needed = _closure(wanted, by_id)
+    opened = _opened(identities, needed, by_id)
     own: dict[BackupId, tuple[str, ...]] = {}
     for backup in needed:
         own[backup] = tuple(_problems(repository, by_id[backup], trust, progress))
     if identities:
-        for chain in _whole_chains(needed, by_id, own):
-            require_match(identities, chain[-1].recipients, str(chain[-1].id))
+        for chain in _whole_chains(sorted(opened), by_id, own):
             for backup, problem in _unreadable(repository, chain, identities, progress).items():
                 own[backup] = (problem,)
-    return _verdicts(needed, by_id, own, Proof.L2 if identities else Proof.L1)
+    return _verdicts(needed, by_id, own, opened)
+
+
+def _opened(
+    identities: Sequence[Identity], needed: Sequence[BackupId], by_id: Mapping[BackupId, Listed]
+) -> frozenset[BackupId]:
+    """Return the backups whose whole chain, by what their manifests say, one of the identities opens."""
+    if not identities:
+        return frozenset()
+    closed: dict[BackupId, WrongKey] = {}
+    for backup in needed:  # parents first
+        manifest = by_id[backup].manifest
+        if manifest is None:
+            continue
+        try:
+            require_match(identities, manifest.recipients, str(backup))
+        except WrongKey as error:
+            closed[backup] = error
+        if manifest.parent in closed:
+            closed[backup] = closed[manifest.parent]
+    readable = [backup for backup in needed if by_id[backup].manifest is not None]
+    if closed and len(closed) == len(readable):
+        raise closed[readable[-1]]
+    return frozenset(readable) - closed.keys()
 
 
 def _closure(wanted: Sequence[BackupId], by_id: Mapping[BackupId, Listed]) -> list[BackupId]:
@@ -141,7 +165,10 @@ def _first_unreadable(
 
 
 def _verdicts(
-    needed: Sequence[BackupId], by_id: Mapping[BackupId, Listed], own: Mapping[BackupId, tuple[str, ...]], level: Proof
+    needed: Sequence[BackupId],
+    by_id: Mapping[BackupId, Listed],
+    own: Mapping[BackupId, tuple[str, ...]],
+    opened: Collection[BackupId],
 ) -> tuple[Verdict, ...]:
     verdicts: dict[BackupId, Verdict] = {}
     for backup in needed:  # parents come before their children: the order is by sequence
@@ -154,7 +181,7 @@ def _verdicts(
         elif parent is not None and not verdicts[parent].intact:
             verdicts[backup] = Verdict(listed, Proof.L0, broken_by=verdicts[parent].broken_by or parent)
         else:
-            verdicts[backup] = Verdict(listed, level)
+            verdicts[backup] = Verdict(listed, Proof.L2 if backup in opened else Proof.L1)
     intact = [verdict.backup for verdict in verdicts.values() if verdict.intact]
     return tuple(
         verdict if verdict.intact else replace(verdict, instead=_id(nearest_intact(verdict.backup, intact)))

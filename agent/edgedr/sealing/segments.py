@@ -22,6 +22,7 @@ FULL_LEVEL = 3  # measured on genuine snapshots: 18 % smaller than level 1 for 0
 DELTA_LEVEL = 1  # measured on genuine snapshots: as small as level 3, and twice as fast
 _CHUNK = 1 << 20
 _WINDOW_LOG_MIN = 10
+_PREFIX_MIN = 8
 _MAX_HEADER = 64 << 10
 _MAX_STANZAS = 64
 _FRAME_HEADER_MAX = 18
@@ -29,13 +30,16 @@ _AGE_VERSION = b"age-encryption.org/v1\n"
 
 
 class Prefix:
-    """A parent's segment, ready to compress or decompress against. Holds a copy; the caller may let its bytes go."""
+    """A parent's segment, ready to compress or decompress against. Holds a copy; the caller may let its bytes go.
+
+    One of less than 8 bytes, which zstd refuses, is as good as none: what was compressed alone needs none to be read.
+    """
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         from edgedr.sealing.zstandard import zstd  # noqa: PLC0415
 
         self.size = len(data)
-        self.raw = zstd.ZstdDict(data, is_raw=True).as_prefix if data else None  # zstd refuses an empty prefix
+        self.raw = zstd.ZstdDict(data, is_raw=True).as_prefix if len(data) >= _PREFIX_MIN else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,7 +235,7 @@ def _no_member(seen: "Survey", choice: "Choice") -> SourceError:
 
 
 def _check_same(seen: "Survey", choice: "Choice", facts: "SnapshotFacts") -> None:
-    """Make sure that it is not one of those ruled out that answered: an address may lead to another member each time."""
+    """Make sure that none of those ruled out answered: an address may lead to another member each time."""
     fit = {status.member_id for status in choice.order}
     ruled_out = {status.member_id for status in seen.statuses} - fit
     if facts.status.cluster_id != choice.order[0].cluster_id or facts.status.member_id in ruled_out:

@@ -50,10 +50,13 @@ class Storage(Protocol):
         """Open an object for reading; seekable. Raises ``ObjectMissing``."""
 
     def list(self, prefix: str = "") -> Iterator[Stored]:
-        """Yield the objects below ``prefix`` (whole name parts), sorted by name; unfinished ones never."""
+        """Yield the object ``prefix`` and those below it (whole name parts), sorted by name; unfinished ones never."""
 
     def delete(self, name: str) -> None:
         """Take an object away for good; one that is not there is fine."""
 
     def sweep(self, prefix: str = "") -> int:
-        """Remove what interrupted writes left below ``prefix``; return how many. Only with no writer at work there."""
+        """Remove what interrupted writes of ``prefix`` and of objects below it left; return how many.
+
+        Only with no writer at work there.
+        """

@@ -44,8 +44,8 @@ class DirectoryStorage:
             raise durable.storage_error(error, "read", path) from error
 
     def list(self, prefix: str = "") -> Iterator[Stored]:
-        """Yield the objects below ``prefix``, sorted by name."""
-        start = self._path(prefix) if prefix else self.root
+        """Yield the object ``prefix`` and those below it, sorted by name."""
+        start = self._start(prefix)
         found = [
             Stored(str(path.relative_to(self.root)), size)
             for path, size in self._files(start)
@@ -61,14 +61,16 @@ class DirectoryStorage:
         self._remove_empty(path.parent)
 
     def sweep(self, prefix: str = "") -> int:
-        """Remove unfinished writes below ``prefix``."""
-        start = self._path(prefix) if prefix else self.root
-        swept = 0
+        """Remove unfinished writes of ``prefix`` and below it, and directories that hold nothing."""
+        start = self._start(prefix)
+        swept = durable.sweep(start) if prefix else 0
         for path, _ in list(self._files(start)):
             if path.name.startswith(".") and path.name.endswith(durable.PART_SUFFIX):
                 durable.remove(path)
-                self._remove_empty(path.parent)
                 swept += 1
+        for directory, directories, files in os.walk(start, topdown=False):
+            if not directories and not files:
+                self._remove_empty(Path(directory))
         return swept
 
     def _path(self, name: str) -> Path:
@@ -76,6 +78,11 @@ class DirectoryStorage:
         if not all(parts) or any(part.startswith(".") for part in parts) or "\0" in name:
             raise StorageError(f"{name!r} is no object name", hint="this may be a hostile manifest: do not trust it")
         return self.root.joinpath(*parts)
+
+    def _start(self, prefix: str) -> Path:
+        path = self._path(prefix) if prefix else self.root
+        self._refuse_links(path / "any")  # a prefix may be a directory: then it must not be a link either
+        return path
 
     def _refuse_links(self, path: Path) -> None:
         """Refuse links among the parents: they would lead writes out of the repository."""
@@ -92,14 +99,17 @@ class DirectoryStorage:
             with os.scandir(start) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        yield from self._files(Path(entry.path))
+                        if not entry.name.startswith("."):
+                            yield from self._files(Path(entry.path))
                     elif entry.is_file(follow_symlinks=False):
                         with suppress(FileNotFoundError):
                             yield Path(entry.path), entry.stat(follow_symlinks=False).st_size
         except FileNotFoundError:
             return
         except NotADirectoryError:
-            return
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if stat.S_ISREG((status := start.lstat()).st_mode):
+                    yield start, status.st_size
         except OSError as error:
             raise durable.storage_error(error, "list", start) from error
 

@@ -52,6 +52,8 @@ class MemoryStorage:
 
     def list(self, prefix: str = "") -> Iterator[Stored]:
         """Yield the objects below ``prefix``, sorted by name."""
+        if prefix:
+            self._check(prefix)
         for name in sorted(self.objects):
             if not prefix or name == prefix or name.startswith(f"{prefix}/"):
                 yield Stored(name, len(self.objects[name]))
@@ -63,7 +65,8 @@ class MemoryStorage:
 
     def sweep(self, prefix: str = "") -> int:
         """Nothing unfinished is ever kept here."""
-        del prefix
+        if prefix:
+            self._check(prefix)
         return 0
 
     @staticmethod
