@@ -3,9 +3,10 @@
 import sys
 from pathlib import Path
 
+from edgedr.repository.names import segment_sizes
 from edgedr.sealing.identities import make_identity
 from edgedr.sealing.recipients import parse_recipient
-from edgedr.sealing.segments import Prefix, seal, segment_sizes
+from edgedr.sealing.segments import Prefix, seal
 from edgedr.storage.directory import DirectoryStorage
 
 _SEGMENT_SIZE = 64 << 20  # bytes: what edgedr takes unless told otherwise

@@ -23,6 +23,7 @@ from tests.lab.proxy import Fault, FaultProxy
 
 CONTENT = os.urandom(PIECE * 3 + 512 * 5)
 LONG = timedelta(seconds=60)
+SECOND = timedelta(seconds=1)
 SHORT = timedelta(seconds=0.4)
 
 
@@ -135,7 +136,7 @@ def test_a_trickle_is_given_up() -> None:
             pause.wait()
 
     with Liar(trickle) as liar, pytest.raises(SourceError, match="less than 1000000 bytes per second"):
-        take(liar.url, patience=SHORT, min_progress=1_000_000)
+        take(liar.url, patience=SECOND, min_progress=1_000_000)
 
 
 def test_a_slow_sink_is_not_a_slow_server() -> None:
@@ -146,11 +147,11 @@ def test_a_slow_sink_is_not_a_slow_server() -> None:
 
     def slow(piece: bytes) -> None:
         if not written:
-            time.sleep(3 * SHORT.total_seconds())
+            time.sleep(2 * SECOND.total_seconds())
         written.extend(piece)
 
     with Liar(lambda: whole(CONTENT)) as liar:
-        assert take(liar.url, slow, patience=SHORT, min_progress=1000).size == len(written)
+        assert take(liar.url, slow, patience=SECOND, min_progress=1000).size == len(written)
 
 
 def test_a_full_disk_is_not_the_servers_fault() -> None:

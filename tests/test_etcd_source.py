@@ -25,7 +25,7 @@ from tests.lab.proxy import Fault, FaultProxy
 
 CONTENT = os.urandom(512 * 300)
 MARKER = b"\xf5to be corrupted\xf5"
-SECOND = timedelta(seconds=1)
+PATIENCE = timedelta(seconds=3)  # long for a server that is well on a busy machine, short for a test
 
 
 @dataclass
@@ -98,7 +98,7 @@ def node_of(root: Path) -> Node:
 
 def settings(cluster: EtcdCluster, *endpoints: str) -> EtcdSource:
     """Name the endpoints, and leave the certificates to be found."""
-    return EtcdSource(endpoints=endpoints or cluster.endpoints, answer=SECOND)
+    return EtcdSource(endpoints=endpoints or cluster.endpoints, answer=timedelta(seconds=30))
 
 
 def status_says(cluster: EtcdCluster, found: Capture, directory: Path) -> str:
@@ -212,7 +212,8 @@ def test_a_frozen_member_and_a_lagging_one(etcd: EtcdCluster) -> None:
     slow.pause()
     etcd.fill(((b"/x", b"%d" % number) for number in range(LAG * 6)), through=etcd.members.index(other))
     revision = etcd.revision(etcd.members.index(other))
-    found = capture(settings(etcd, *(m.client_url for m in (slow, other, etcd.leader()))), node_of(etcd.root))
+    source = settings(etcd, *(m.client_url for m in (slow, other, etcd.leader())))
+    found = capture(replace(source, answer=PATIENCE), node_of(etcd.root))
     assert found.holds()
     assert (found.member, found.facts.revision) == (other.name, revision)
     assert any(slow.client_url in text and "did not answer" in text for text in found.findings)
@@ -257,7 +258,7 @@ def test_a_broken_connection_leads_to_the_next(etcd: EtcdCluster, fault: Fault) 
     leader, (first, second) = etcd.leader(), followers(etcd)
     with FaultProxy(first.client_url, fault) as proxy:
         source = settings(etcd, proxy.url, second.client_url, leader.client_url)
-        found = capture(replace(source, patience=SECOND), node_of(etcd.root))
+        found = capture(replace(source, patience=PATIENCE), node_of(etcd.root))
     assert found.holds()
     assert (found.member, found.tape.restarts) == (second.name, 1)
 

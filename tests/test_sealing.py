@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from edgedr.errors import ConfigurationError, Damaged, StorageError, WrongKey
 from edgedr.repository.checking import check
+from edgedr.repository.names import segment_sizes
 from edgedr.repository.repository import Repository
 from edgedr.sealing.identities import Identity, load_identities, make_identity, open_text, require_match
 from edgedr.sealing.recipients import Recipient, parse_recipient, seal_text
-from edgedr.sealing.segments import Prefix, seal, segment_sizes, unseal
+from edgedr.sealing.segments import Prefix, seal, unseal
 from edgedr.sealing.zstandard import zstd
 from edgedr.storage.base import Storage
 from edgedr.storage.memory import MemoryStorage

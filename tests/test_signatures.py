@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,9 +16,9 @@ from tests.lab.tools import need
 
 MESSAGE = b'{\n "schema": 1\n}\n'
 WHEN = datetime(2026, 11, 22, 22, 15, tzinfo=UTC)
-SIGNER = Signer.generate()
+SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(b"a node's own key, only for tests"))
 KEY = str(SIGNER.public)
-OTHER = Signer.generate().public
+OTHER = Signer(Ed25519PrivateKey.from_private_bytes(b"somebody else's, only for tests!")).public
 NAME = "cp-1@plant-7"
 
 
@@ -118,7 +119,7 @@ def test_junk_is_refused(junk: bytes) -> None:
 
 @given(at=st.integers(0, 10_000), flip=st.integers(1, 255))
 def test_any_changed_byte_is_refused_or_harmless(at: int, flip: int) -> None:
-    """A changed signature is damaged; only where the armor's white space changed does it still hold, by the same key."""
+    """A changed signature is damaged; where only the armor's white space changed it holds, by the same key."""
     signature = bytearray(SIGNER.sign(MESSAGE))
     signature[at % len(signature)] ^= flip
     try:
@@ -204,7 +205,7 @@ def test_a_signer_that_is_not(text: str) -> None:
 
 @pytest.mark.parametrize("bad", BAD)
 def test_a_bad_line_is_named(bad: str) -> None:
-    """A line that cannot be meant is an error with its number: passed over, it would look like a stranger's signature."""
+    """A line that cannot be meant is an error with its number: passed over, it would make its owner a stranger."""
     with pytest.raises(ConfigurationError, match="signers, line 3: ") as caught:
         parse_allowed_signers(f"# mine\n{NAME} {KEY}\n{bad}\n", "signers")
     assert caught.value.hint

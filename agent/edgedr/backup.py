@@ -34,11 +34,11 @@ from edgedr.model import (
 )
 from edgedr.node.node import Node
 from edgedr.repository.chains import Capture, ChainPolicy, Decision, decide
-from edgedr.repository.names import Place, segment_object
+from edgedr.repository.names import Place, segment_object, segment_sizes
 from edgedr.repository.parents import ParentCache
 from edgedr.repository.repository import Repository
 from edgedr.sealing.recipients import Recipient
-from edgedr.sealing.segments import Prefix, seal, segment_sizes
+from edgedr.sealing.segments import Prefix, seal
 from edgedr.sealing.signatures import Signer
 from edgedr.sources.base import Count, Document, Fact, Source, Spool, Stream, TakePath
 from edgedr.watching import Watcher

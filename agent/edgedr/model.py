@@ -96,8 +96,7 @@ class BackupId:
         match = _ID.fullmatch(text)
         if match is None:
             raise ValueError(f"{text!r} is not a backup id")
-        created = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        return cls(created, int(match[2]), match[3])
+        return cls(datetime.fromisoformat(match[1]), int(match[2]), match[3])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ its hash and ignored.
 
 import hashlib
 import secrets
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,14 +107,3 @@ def next_state(remembered: State | None, newest: Manifest | None, machine: str |
         moved = "this state directory was made on another machine: a new lineage begins"
         return replace(state, lineage=new_lineage()), moved
     return state, None
-
-
-def clones(manifests: Sequence[Manifest]) -> tuple[str, ...]:
-    """Return the ids of backups that share lineage and sequence: two machines take themselves for one node."""
-    seen: dict[tuple[str, int], Manifest] = {}
-    found: list[str] = []
-    for manifest in manifests:
-        first = seen.setdefault((manifest.lineage, manifest.sequence), manifest)
-        if first is not manifest:
-            found += [str(first.id), str(manifest.id)]
-    return tuple(dict.fromkeys(found))

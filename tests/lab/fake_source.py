@@ -82,9 +82,7 @@ class Person:
         import pyrage  # noqa: PLC0415 - the lab makes keys as an operator does
 
         made = make_identity()
-        return cls(
-            made.recipient, Identity(fingerprint(made.recipient), pyrage.x25519.Identity.from_str(made.secret))
-        )
+        return cls(made.recipient, Identity(fingerprint(made.recipient), pyrage.x25519.Identity.from_str(made.secret)))
 
 
 OPERATOR = Person.new()
@@ -105,7 +103,9 @@ def churned(data: bytes, seed: int) -> bytes:
 class Lab:
     """A node, its repository and its state below ``path``. Two labs at one path are one node, seen twice."""
 
-    def __init__(self, path: Path, *, storage: Storage | None = None, site: str = "plant-7", node: str = "cp-1") -> None:
+    def __init__(
+        self, path: Path, *, storage: Storage | None = None, site: str = "plant-7", node: str = "cp-1"
+    ) -> None:
         self.path = path
         self.site, self.node = site, node
         self.root = path / "node"

@@ -10,9 +10,10 @@ from edgedr.cli.parser import Arguments
 from edgedr.errors import IncompleteBackup
 from edgedr.log import Log
 from edgedr.model import Finding, Severity
+from edgedr.repository.chains import clones
 from edgedr.repository.parents import ParentCache
 from edgedr.settings import Settings, load
-from edgedr.state import State, clones, machine_mark, next_state
+from edgedr.state import State, machine_mark, next_state
 from edgedr.watching import Watcher
 from edgedr.wiring import kubernetes_version, lock_repository, manifests, open_node, open_repository, open_state
 

@@ -4,8 +4,8 @@ import base64
 import binascii
 
 from edgedr.cli import terminal
+from edgedr.cli.keyring import identities
 from edgedr.cli.parser import Arguments
-from edgedr.cli.places import identities
 from edgedr.errors import ConfigurationError, WrongKey
 from edgedr.sealing.identities import open_text
 

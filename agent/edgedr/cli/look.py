@@ -8,10 +8,8 @@ from edgedr.cli.parser import Arguments
 from edgedr.cli.places import chosen, listed, open_place
 from edgedr.errors import Damaged
 from edgedr.model import BackupId, Manifest
-from edgedr.repository.chains import chain_of, dependents
+from edgedr.repository.chains import chain_of, clones, dependents
 from edgedr.repository.repository import Listed
-from edgedr.state import clones
-from edgedr.wiring import manifests
 
 
 def list_backups(arguments: Arguments) -> int:
@@ -42,7 +40,7 @@ def list_backups(arguments: Arguments) -> int:
             )
         )
     terminal.table(("backup", "age", "class", "size", "proof", ""), rows, right=(1, 3))
-    twins = clones(manifests(backups))
+    twins = clones([backup.manifest for backup in backups if backup.manifest is not None])
     if twins:
         terminal.warn(f"two machines write as one node: {', '.join(twins[:4])}", "give one of them another name")
     return 0

@@ -3,8 +3,9 @@
 import sys
 
 from edgedr.cli import terminal
+from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
-from edgedr.cli.places import chosen, identities, listed, open_place, trust
+from edgedr.cli.places import chosen, listed, open_place
 from edgedr.errors import Damaged, WrongKey
 from edgedr.model import Manifest, Severity
 from edgedr.recovery.recover import Extracted, Order, recover
@@ -14,7 +15,7 @@ from edgedr.sources.table import SourceTable
 
 def restore(arguments: Arguments) -> int:
     """Extract a backup; exit 7 if what came out does not prove itself."""
-    repository, settings = open_place(arguments)
+    repository, here = open_place(arguments)
     backups = listed(repository, arguments)
     backup = chosen(backups, arguments)
     keys = identities(arguments)
@@ -23,8 +24,7 @@ def restore(arguments: Arguments) -> int:
             "no identity was given, and backups are always encrypted",
             hint="--identity names the operator's or the escrow identity file",
         )
-    table = settings.sources if settings else SourceTable()
-    sources = [source for source in table if arguments.only is None or source.name in arguments.only]
+    sources = [source for source in SourceTable() if arguments.only is None or source.name in arguments.only]
     if arguments.allow_unsigned:
         terminal.warn("no signature is asked for: nobody vouches for what is restored")
     order = Order(
@@ -32,7 +32,7 @@ def restore(arguments: Arguments) -> int:
         target=arguments.to,
         sources=sources,
         identities=keys,
-        trust=trust(arguments, settings),
+        trust=trust(arguments, here),
         confirm=_ask,
         allow_unsigned=arguments.allow_unsigned,
     )

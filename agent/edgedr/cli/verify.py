@@ -4,29 +4,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgedr.cli import terminal
+from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
-from edgedr.cli.places import chosen, identities, listed, open_place, trust
+from edgedr.cli.places import chosen, listed, open_place
 from edgedr.errors import AlreadyRunning, ConfigurationError, Damaged, NoSuchBackup, StorageError
+from edgedr.locations import Locations
 from edgedr.repository.chains import dependents
 from edgedr.repository.checking import Verdict, check
 from edgedr.repository.repository import Listed
-from edgedr.settings import Settings
-from edgedr.state import State
-from edgedr.wiring import open_state
+from edgedr.state import State, StateDirectory
 
 
 def verify(arguments: Arguments) -> int:
     """Prove one backup with its chain, or all; exit 7 if any is damaged."""
     if arguments.all and (arguments.id or arguments.at):
         raise ConfigurationError("--all and a single backup were both given", hint="give one of them")
-    repository, settings = open_place(arguments)
+    repository, here = open_place(arguments)
     backups = listed(repository, arguments)
     if not backups:
         raise NoSuchBackup(
             "there is no backup here", hint="`edgedr backup` makes one; --repository names another place"
         )
     wanted = [backup.id for backup in backups] if arguments.all else [chosen(backups, arguments).id]
-    known = trust(arguments, settings)
+    known = trust(arguments, here)
     believe = known if known.signers or known.fingerprints else None
     with terminal.watching(quiet=arguments.json) as watcher:
         watcher.begin("verify", None)
@@ -37,8 +37,8 @@ def verify(arguments: Arguments) -> int:
         terminal.say_json([_document(verdict, backups) for verdict in verdicts])
     else:
         _print(verdicts, backups, believed=believe is not None)
-    if settings is not None:
-        _remember(settings, verdicts)
+    if here is not None:
+        _remember(here, verdicts)
     bad = [verdict for verdict in verdicts if not verdict.intact]
     if bad:
         first = bad[0]
@@ -51,9 +51,9 @@ def verify(arguments: Arguments) -> int:
     return 0
 
 
-def _remember(settings: Settings, verdicts: Sequence[Verdict]) -> None:
+def _remember(here: Locations, verdicts: Sequence[Verdict]) -> None:
     """Let the next backup know what was found damaged: it begins a new chain."""
-    directory = open_state(settings)
+    directory = StateDirectory(here.state.path)
     state = directory.load()
     if state is None or _damaged(state, verdicts) == state.damaged:
         return

@@ -125,6 +125,17 @@ def dependents(on: BackupId, listed: Sequence[Listed]) -> tuple[BackupId, ...]:
     return tuple(sorted(lost - {on}))
 
 
+def clones(manifests: Sequence[Manifest]) -> tuple[str, ...]:
+    """Return the ids of backups that share lineage and sequence: two machines take themselves for one node."""
+    seen: dict[tuple[str, int], Manifest] = {}
+    found: list[str] = []
+    for manifest in manifests:
+        first = seen.setdefault((manifest.lineage, manifest.sequence), manifest)
+        if first is not manifest:
+            found += [str(first.id), str(manifest.id)]
+    return tuple(dict.fromkeys(found))
+
+
 def _broken(manifest: Manifest, link: BackupId, why: str) -> str:
     if link == manifest.id:
         return f"{manifest.id} is damaged: {why}"

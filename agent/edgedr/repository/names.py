@@ -1,15 +1,16 @@
 """Where things are in a repository. The class comes first, so that three lifecycle rules serve every node."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from edgedr.model import NAME, BackupId, Class
-from edgedr.sealing.segments import SUFFIX
 
 VERSION = "v1"
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
 RECIPE = f"{VERSION}/RECOVER.txt"
-_DEPTH = 6  # v1, class, site, node, id, object
+SUFFIX = ".zst.age"
+_DEPTH = 5  # v1, class, site, node, id
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,12 @@ def segment_object(artifact: str, number: int) -> str:
     return f"{artifact}.{number:03d}{SUFFIX}"
 
 
+def segment_sizes(size: int, segment_size: int) -> list[int]:
+    """Return the plaintext sizes of the segments of an artifact; an empty artifact has one empty segment."""
+    whole, rest = divmod(size, segment_size)
+    return [segment_size] * whole + ([rest] if rest or not whole else [])
+
+
 def node_prefixes(site: str, node: str) -> tuple[str, ...]:
     """Return the prefixes below which everything of one node is."""
     return tuple(f"{VERSION}/{kind}/{site}/{node}" for kind in Class)
@@ -43,7 +50,15 @@ def node_prefixes(site: str, node: str) -> tuple[str, ...]:
 
 def place_of(name: str) -> tuple[Place, str] | None:
     """Return which backup an object belongs to, and its name within; ``None`` for anything that is not ours."""
-    parts = name.split("/")
+    prefix, _, within = name.rpartition("/")
+    place = _place(prefix)
+    return None if place is None else (place, within)
+
+
+@lru_cache(maxsize=64)
+def _place(prefix: str) -> Place | None:
+    """Objects come sorted, so that those of one backup ask one after another."""
+    parts = prefix.split("/")
     if len(parts) != _DEPTH or parts[0] != VERSION or parts[1] not in set(Class):
         return None
     if not (NAME.fullmatch(parts[2]) and NAME.fullmatch(parts[3])):
@@ -52,4 +67,4 @@ def place_of(name: str) -> tuple[Place, str] | None:
         backup = BackupId.parse(parts[4])
     except ValueError:
         return None
-    return Place(Class(parts[1]), parts[2], parts[3], backup), parts[5]
+    return Place(Class(parts[1]), parts[2], parts[3], backup)

@@ -4,14 +4,21 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import BinaryIO
 
 from edgedr import strictjson
 from edgedr.errors import Damaged, ObjectExists, ObjectMissing
 from edgedr.model import Artifact, BackupId, Manifest, Segment
-from edgedr.repository.names import MANIFEST, RECIPE, SIGNATURE, Place, node_prefixes, place_of, segment_object
-from edgedr.sealing.segments import segment_sizes
+from edgedr.repository.names import (
+    MANIFEST,
+    RECIPE,
+    SIGNATURE,
+    Place,
+    node_prefixes,
+    place_of,
+    segment_object,
+    segment_sizes,
+)
 from edgedr.sealing.signatures import MAX_SIGNATURE, PublicKey, Signer, verify
 from edgedr.storage.base import Storage
 
@@ -141,6 +148,8 @@ class Repository:
 
     def write_recipe(self) -> None:
         """Put the recipe for recovery by hand beside the backups, once."""
+        from importlib import resources  # noqa: PLC0415
+
         text = resources.files("edgedr").joinpath("data/RECOVER.txt").read_bytes()
         if any(stored.name == RECIPE for stored in self.storage.list(RECIPE)):
             return

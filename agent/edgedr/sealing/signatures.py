@@ -296,10 +296,12 @@ def _parse(armored: bytes) -> tuple[PublicKey, bytes, bytes, bytes]:
         raise ValueError(f"it was made for {namespace[:20]!r}, not for {NAMESPACE}")
     if digest not in {b"sha512", b"sha256"}:
         raise ValueError(f"it uses the hash {digest[:20]!r}")
-    key_type, raw_key = _strings(key, 2)
+    if not key.startswith(_string(_KEY_TYPE)):
+        raise ValueError(f"it is by a key of type {key[4:34].split(bytes(1))[0]!r}, not ssh-ed25519")
+    _, raw_key = _strings(key, 2)
     signature_type, raw_signature = _strings(signature, 2)
-    if key_type != _KEY_TYPE or signature_type != _KEY_TYPE:
-        raise ValueError(f"it is by a key of type {key_type[:30]!r}, not ssh-ed25519")
+    if signature_type != _KEY_TYPE:
+        raise ValueError(f"it is of type {signature_type[:30]!r}, not ssh-ed25519")
     return PublicKey(key), digest, raw_key, raw_signature
 
 

@@ -1,0 +1,60 @@
+"""What the person at the command line brings along: identities, and whose signatures to believe."""
+
+import sys
+from pathlib import Path
+
+from edgedr.cli.parser import Arguments
+from edgedr.errors import ConfigurationError, WrongKey
+from edgedr.locations import Locations
+from edgedr.sealing.identities import Identity, load_identities
+from edgedr.sealing.signatures import PublicKey, Trust, parse_allowed_signers
+
+_MAX_SIGNERS = 1 << 20
+
+
+def identities(arguments: Arguments) -> tuple[Identity, ...]:
+    """Load the identities named on the command line."""
+    return tuple(identity for path in arguments.identity for identity in load_identities(path, _ask_passphrase))
+
+
+def trust(arguments: Arguments, here: Locations | None) -> Trust:
+    """Gather whom to believe: told, kept beside the identity, or, on the node itself, its own key."""
+    files = [arguments.allowed_signers] if arguments.allowed_signers else []
+    files += [path for identity in arguments.identity if (path := identity.parent / "allowed_signers").is_file()]
+    signers = tuple(signer for path in files for signer in parse_allowed_signers(_read(path), str(path)))
+    fingerprints: tuple[str, ...] = (arguments.trust_signer,) if arguments.trust_signer else ()
+    own = own_key(here)
+    if own is not None:
+        fingerprints += (own.fingerprint,)
+    return Trust(signers, fingerprints)
+
+
+def own_key(here: Locations | None) -> PublicKey | None:
+    """Return the public half of this node's signing key, if this is a node."""
+    if here is None:
+        return None
+    try:
+        return PublicKey.parse((here.state.path / "signing.key.pub").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_SIGNERS).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"cannot read {path}: {error}", hint="it is an OpenSSH allowed_signers file"
+        ) from error
+
+
+def _ask_passphrase(prompt: str) -> str:
+    if not sys.stdin.isatty():
+        raise WrongKey(
+            "the identity is protected by a passphrase, and there is no terminal to ask for it",
+            hint="run this on a terminal, or decrypt the identity first: age -d -o key.txt protected.age",
+        )
+    import getpass  # noqa: PLC0415
+
+    return getpass.getpass(prompt)

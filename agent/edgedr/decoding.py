@@ -1,0 +1,173 @@
+"""Configuration tables into frozen dataclasses: every problem at once, with "did you mean", never echoing a secret.
+
+Units are in the type: a ``timedelta`` is written like "24 h" or "15 min", ``Bytes`` like "64 MiB".
+"""
+
+import difflib
+import re
+import tomllib
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from edgedr.errors import ConfigurationError
+from edgedr.model import Bytes
+
+_MAX_FILE = 1 << 20
+_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB|kB|MB|GB|TB)", re.ASCII)
+_SIZE_UNITS = {
+    "B": 1,
+    **{f"{prefix}iB": 1 << 10 * power for power, prefix in enumerate("KMGT", 1)},
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate("kMGT", 1)},
+}
+_SPAN = re.compile(r"(\d+)\s*(s|min|h|d|w)", re.ASCII)
+_SPAN_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, and where: ``[sealing] segment``."""
+
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text}" if self.where else self.text
+
+
+def read_table(path: Path) -> tuple[dict[str, Any], str]:
+    """Read a TOML file; return it and its name for messages. Raises ``ConfigurationError``."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE + 1)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read the configuration {path}: {error.strerror}",
+            hint="`edgedr init` writes one; --config names another",
+        ) from error
+    return parse_table(data, str(path)), str(path)
+
+
+def parse_table(data: bytes, where: str) -> dict[str, Any]:
+    """Parse TOML; ``where`` names it in errors."""
+    if len(data) > _MAX_FILE:
+        raise ConfigurationError(f"{where} is longer than {_MAX_FILE} bytes", hint="it is not our configuration")
+    try:
+        return tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{where} is not TOML: {error}", hint="see config/edgedr.toml for an example"
+        ) from error
+
+
+def refuse(problems: list[Problem], where: str) -> None:
+    """Raise one ``ConfigurationError`` that lists all problems, if there are any."""
+    if problems:
+        listing = "".join(f"\n  {problem}" for problem in problems)
+        count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
+        raise ConfigurationError(f"{where} has {count}:{listing}", hint="config/edgedr.toml explains every setting")
+
+
+def size_text(size: int) -> str:
+    """Write a size as this file reads it."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size and size % _SIZE_UNITS[unit] == 0:
+            return f"{size // _SIZE_UNITS[unit]} {unit}"
+    return f"{size} B"
+
+
+def decode(kind: Any, value: Any, where: str, problems: list[Problem]) -> Any:
+    """Make a value of type ``kind``; what does not fit is added to ``problems`` and comes out as ``None``."""
+    if is_dataclass(kind):
+        return _decode_section(kind, value, where, problems)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in {Union, types.UnionType}:
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return decode(inner, value, where, problems)
+    if origin is tuple:
+        if not isinstance(value, list):
+            problems.append(Problem(where, f"{_shown(value)} is not a list"))
+            return None
+        return tuple(decode(arguments[0], item, where, problems) for item in value)
+    try:
+        return _scalar(kind, value)
+    except ValueError as error:
+        problems.append(Problem(where, str(error)))
+        return None
+
+
+def _decode_section(kind: Any, value: Any, where: str, problems: list[Problem]) -> Any:
+    if not isinstance(value, Mapping):
+        problems.append(Problem(where, f"{_shown(value)} is not a section"))
+        return None
+    hints = get_type_hints(kind)
+    known = {item.name: item for item in fields(kind) if item.init}
+    before = len(problems)
+    values = {}
+    for key, item in value.items():
+        if key in known:
+            values[key] = decode(hints[key], item, _inside(where, key, section=is_dataclass(hints[key])), problems)
+        else:
+            problems.append(Problem(_inside(where, key, section=isinstance(item, Mapping)), unknown(key, known)))
+    for name, item in known.items():
+        if name not in value and item.default is MISSING and item.default_factory is MISSING:
+            problems.append(Problem(_inside(where, name, section=is_dataclass(hints[name])), "it is missing"))
+    return kind(**values) if len(problems) == before else None
+
+
+def unknown(key: str, known: Mapping[str, object]) -> str:
+    """Say of a key that it is unknown, and what was probably meant."""
+    if key.lower() in {"encrypt", "encryption", "no_encryption"}:
+        return "unknown; encryption has no off switch"
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"unknown; did you mean {close[0]}?" if close else f"unknown; known are {', '.join(sorted(known))}"
+
+
+def _inside(where: str, key: str, *, section: bool) -> str:
+    if section:
+        return f"[{where[1:-1]}.{key}]" if where else f"[{key}]"
+    return f"{where} {key}" if where else key
+
+
+def _scalar(kind: Any, value: Any) -> Any:
+    match kind:
+        case _ if kind is Bytes:
+            return _size(value)
+        case _ if kind is timedelta:
+            return _span(value)
+        case _ if kind is Path and isinstance(value, str):
+            return Path(value)
+        case _ if kind is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        case _ if kind in {str, bool} and isinstance(value, kind):
+            return value
+    words = {str: "a text in quotes", bool: "true or false", int: "a whole number", Path: "a path in quotes"}
+    raise ValueError(f"{_shown(value)} is not {words[kind]}")
+
+
+def _size(value: Any) -> Bytes:
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'{_shown(value)} is not a size: write it like "64 MiB"')
+    return Bytes(int(match[1]) * _SIZE_UNITS[match[2]])
+
+
+def _span(value: Any) -> timedelta:
+    match = _SPAN.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[1]) == 0:
+        raise ValueError(f'{_shown(value)} is not a duration: write it like "24 h", "15 min" or "30 s"')
+    try:
+        return timedelta(seconds=int(match[1]) * _SPAN_UNITS[match[2]])
+    except OverflowError as error:
+        raise ValueError(f"{_shown(value)} is too long a duration") from error
+
+
+def _shown(value: Any) -> str:
+    """Show a value, but nothing that could be a secret."""
+    text = repr(value)
+    if "SECRET" in text.upper() or "PRIVATE KEY" in text.upper():
+        return "a private key"
+    return text if len(text) <= 40 else f"{text[:40]}…"  # noqa: PLR2004
