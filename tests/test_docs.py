@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgedr.cli.parser import COMMANDS, build_parser
+from edgedr.cli.parser import COMMANDS, Command, build_parser
 from edgedr.errors import EXIT_CODES
 from edgedr.sources.table import SOURCE_NAMES, SourceTable
 
@@ -39,13 +39,13 @@ def test_the_tour_has_command_lines() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "-".join(command.words))
-def test_every_command_is_in_the_readme(command) -> None:
+def test_every_command_is_in_the_readme(command: Command) -> None:
     """A command that nobody can read about does not exist."""
     assert f"| `edgedr {' '.join(command.words)}` |" in README
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "-".join(command.words))
-def test_every_example_in_the_help_parses(command) -> None:
+def test_every_example_in_the_help_parses(command: Command) -> None:
     """The example under each command's help is one that it takes."""
     words = shlex.split(command.example)
     assert build_parser().parse_args(words[1:]).command is command

@@ -270,9 +270,13 @@ def test_a_full_database_is_known(tmp_path: Path) -> None:
     cluster = EtcdCluster(tmp_path)
     cluster.members[0].extra_flags = (f"--quota-backend-bytes={1 << 20}",)
     with cluster as etcd:
-        with pytest.raises(Exception, match="space exceeded"):
-            for number in range(1000):  # one after the other: the quota is checked against what has been committed
+
+        def overfill() -> None:  # one after the other: the quota is checked against what has been committed
+            for number in range(1000):
                 etcd.put(f"/{number}", bytes(100_000))
+
+        with pytest.raises(Exception, match="space exceeded"):
+            overfill()
         seen = survey(access(etcd))
         assert seen.alarms == (Alarm("NOSPACE", seen.statuses[0].member_id),)
         assert take(access(etcd)).size > 1 << 20

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ class Operator:
         assert ended == code, said.out + said.err
         return said.out
 
-    def json(self, *words: str):
+    def json(self, *words: str) -> Any:
         return json.loads(self.run(*words, "--json"))
 
 

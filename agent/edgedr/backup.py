@@ -135,7 +135,7 @@ def back_up(task: Task, now: datetime, watcher: Watcher, log: Log, *, full: bool
     task.cache.keep_only(newest.id if newest else None)
     for swept in task.repository.sweep():
         log.event("backup.swept", backup=str(swept))
-    backup = BackupId(now, task.identity.sequence, secrets.token_hex(4))
+    backup = BackupId(now.replace(microsecond=0), task.identity.sequence, secrets.token_hex(4))
     try:
         captured = _capture(task, backup, watcher, log)
         decision = decide(
@@ -149,9 +149,11 @@ def back_up(task: Task, now: datetime, watcher: Watcher, log: Log, *, full: bool
         place = Place(decision.kind, task.identity.site, task.identity.node, backup)
         manifest = _seal_and_commit(task, place, captured, decision, watcher)
     except BaseException:
-        task.cache.forget(backup)
+        with suppress(StorageError):  # the first error counts; the next run sweeps what is left
+            task.cache.forget(backup)
         raise
-    task.cache.keep_only(backup)  # only now: until the commit, the old parent was the right one
+    with suppress(StorageError):  # it is committed: what is left of the old parent is the next run's to remove
+        task.cache.keep_only(backup)  # only now: until the commit, the old parent was the right one
     assert captured.inventory is not None
     outcome = Outcome(manifest, captured.inventory, time.monotonic() - started)
     log.event(
@@ -328,7 +330,7 @@ def _manifest(
         sequence=task.identity.sequence,
         site=task.identity.site,
         node=task.identity.node,
-        created=place.id.created.replace(microsecond=0),
+        created=place.id.created,
         clock_offset_ms=None,
         edgedr_version=__version__,
         distribution=task.node.layout.name,

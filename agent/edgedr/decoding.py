@@ -8,7 +8,7 @@ import re
 import tomllib
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -24,6 +24,8 @@ _SIZE_UNITS = {
     **{f"{prefix}B": 1000**power for power, prefix in enumerate("kMGT", 1)},
 }
 _SPAN = re.compile(r"(\d+)\s*(s|min|h|d|w)", re.ASCII)
+_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_SECRETS = ("SECRET", "PRIVATE KEY", "AGE-PLUGIN-")
 _SPAN_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -36,6 +38,17 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.text}" if self.where else self.text
+
+
+@dataclass(slots=True)
+class Reading:
+    """What has been seen so far: every problem, and each value that could be read or has a default, by its place.
+
+    So that what contradicts itself is found among the good values, however many bad ones are around them.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
 
 
 def read_table(path: Path) -> tuple[dict[str, Any], str]:
@@ -57,7 +70,7 @@ def parse_table(data: bytes, where: str) -> dict[str, Any]:
         raise ConfigurationError(f"{where} is longer than {_MAX_FILE} bytes", hint="it is not our configuration")
     try:
         return tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of which TOML's, Unicode's, and a number of 5000 digits
         raise ConfigurationError(
             f"{where} is not TOML: {error}", hint="see config/edgedr.toml for an example"
         ) from error
@@ -79,51 +92,71 @@ def size_text(size: int) -> str:
     return f"{size} B"
 
 
-def decode(kind: Any, value: Any, where: str, problems: list[Problem]) -> Any:
-    """Make a value of type ``kind``; what does not fit is added to ``problems`` and comes out as ``None``."""
+def decode(kind: Any, value: Any, where: str, reading: Reading) -> Any:
+    """Make a value of type ``kind``; what does not fit is added to the problems and comes out as ``None``."""
+    before = len(reading.problems)
+    made = _decode(kind, value, where, reading)
+    if len(reading.problems) == before:
+        reading.values[where] = made
+    return made
+
+
+def _decode(kind: Any, value: Any, where: str, reading: Reading) -> Any:
     if is_dataclass(kind):
-        return _decode_section(kind, value, where, problems)
+        return _decode_section(kind, value, where, reading)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in {Union, types.UnionType}:
         (inner,) = (argument for argument in arguments if argument is not type(None))
-        return decode(inner, value, where, problems)
+        return _decode(inner, value, where, reading)
     if origin is tuple:
         if not isinstance(value, list):
-            problems.append(Problem(where, f"{_shown(value)} is not a list"))
+            reading.problems.append(Problem(where, f"{shown(value)} is not a list"))
             return None
-        return tuple(decode(arguments[0], item, where, problems) for item in value)
+        return tuple(_decode(arguments[0], item, where, reading) for item in value)
     try:
         return _scalar(kind, value)
     except ValueError as error:
-        problems.append(Problem(where, str(error)))
+        reading.problems.append(Problem(where, str(error)))
         return None
 
 
-def _decode_section(kind: Any, value: Any, where: str, problems: list[Problem]) -> Any:
+def _decode_section(kind: Any, value: Any, where: str, reading: Reading) -> Any:
     if not isinstance(value, Mapping):
-        problems.append(Problem(where, f"{_shown(value)} is not a section"))
+        reading.problems.append(Problem(where, f"{shown(value)} is not a section"))
         return None
     hints = get_type_hints(kind)
     known = {item.name: item for item in fields(kind) if item.init}
-    before = len(problems)
+    before = len(reading.problems)
     values = {}
     for key, item in value.items():
         if key in known:
-            values[key] = decode(hints[key], item, _inside(where, key, section=is_dataclass(hints[key])), problems)
+            values[key] = decode(hints[key], item, _inside(where, key, section=is_dataclass(hints[key])), reading)
         else:
-            problems.append(Problem(_inside(where, key, section=isinstance(item, Mapping)), unknown(key, known)))
+            place = _inside(where, _plain(key), section=isinstance(item, Mapping))
+            reading.problems.append(Problem(place, unknown(key, known)))
     for name, item in known.items():
-        if name not in value and item.default is MISSING and item.default_factory is MISSING:
-            problems.append(Problem(_inside(where, name, section=is_dataclass(hints[name])), "it is missing"))
-    return kind(**values) if len(problems) == before else None
+        place = _inside(where, name, section=is_dataclass(hints[name]))
+        if name in value:
+            continue
+        if item.default is not MISSING:
+            reading.values[place] = item.default
+        elif is_dataclass(hints[name]):
+            values[name] = decode(hints[name], {}, place, reading)  # so that its own fields tell what is missing
+        elif item.default_factory is MISSING:
+            reading.problems.append(Problem(place, "it is missing"))
+    return kind(**values) if len(reading.problems) == before else None
 
 
 def unknown(key: str, known: Mapping[str, object]) -> str:
     """Say of a key that it is unknown, and what was probably meant."""
     if key.lower() in {"encrypt", "encryption", "no_encryption"}:
         return "unknown; encryption has no off switch"
-    close = difflib.get_close_matches(key, known, n=1)
+    close = difflib.get_close_matches(key.lower(), known, n=1)
     return f"unknown; did you mean {close[0]}?" if close else f"unknown; known are {', '.join(sorted(known))}"
+
+
+def _plain(key: str) -> str:
+    return key if _KEY.fullmatch(key) and key == shown(key).strip("'") else shown(key)
 
 
 def _inside(where: str, key: str, *, section: bool) -> str:
@@ -145,29 +178,29 @@ def _scalar(kind: Any, value: Any) -> Any:
         case _ if kind in {str, bool} and isinstance(value, kind):
             return value
     words = {str: "a text in quotes", bool: "true or false", int: "a whole number", Path: "a path in quotes"}
-    raise ValueError(f"{_shown(value)} is not {words[kind]}")
+    raise ValueError(f"{shown(value)} is not {words[kind]}")
 
 
 def _size(value: Any) -> Bytes:
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f'{_shown(value)} is not a size: write it like "64 MiB"')
+        raise ValueError(f'{shown(value)} is not a size: write it like "64 MiB"')
     return Bytes(int(match[1]) * _SIZE_UNITS[match[2]])
 
 
 def _span(value: Any) -> timedelta:
     match = _SPAN.fullmatch(value) if isinstance(value, str) else None
     if match is None or int(match[1]) == 0:
-        raise ValueError(f'{_shown(value)} is not a duration: write it like "24 h", "15 min" or "30 s"')
+        raise ValueError(f'{shown(value)} is not a duration: write it like "24 h", "15 min" or "30 s"')
     try:
         return timedelta(seconds=int(match[1]) * _SPAN_UNITS[match[2]])
     except OverflowError as error:
-        raise ValueError(f"{_shown(value)} is too long a duration") from error
+        raise ValueError(f"{shown(value)} is too long a duration") from error
 
 
-def _shown(value: Any) -> str:
-    """Show a value, but nothing that could be a secret."""
-    text = repr(value)
-    if "SECRET" in text.upper() or "PRIVATE KEY" in text.upper():
+def shown(value: Any) -> str:
+    """Show a value on one line, but nothing that could be a secret."""
+    text = ascii(value)
+    if any(mark in text.upper() for mark in _SECRETS):
         return "a private key"
     return text if len(text) <= 40 else f"{text[:40]}…"  # noqa: PLR2004

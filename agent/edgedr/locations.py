@@ -3,14 +3,20 @@
 On the bad day these sections must do, whatever is wrong with the others.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from edgedr.decoding import Problem, decode, read_table, refuse
+from edgedr.decoding import Problem, Reading, decode, read_table, refuse, shown
 from edgedr.model import NAME, Bytes
 
+PARENT = "parent"
+"""Where, below the state directory, the plaintext of the newest backup is kept."""
+
 _KEEP_FREE = Bytes(256 << 20)
+_PATHS = ("[node] root", "[repository] path", "[state] path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +55,29 @@ class Locations:
 def load_locations(path: Path) -> Locations:
     """Read these sections of a configuration file, and do not look at the others. Raises ``ConfigurationError``."""
     table, where = read_table(path)
-    problems: list[Problem] = []
+    reading = Reading()
     ours = {name: table[name] for name in ("node", "repository", "state") if name in table}
-    locations = decode(Locations, ours, "", problems)
-    if isinstance(locations, Locations):
-        problems += contradictions(locations.node, locations.repository, locations.state)
-    refuse(problems, where)
+    locations = decode(Locations, ours, "", reading)
+    refuse([*reading.problems, *contradictions(reading.values)], where)
     assert isinstance(locations, Locations)
     return locations
 
 
-def contradictions(node: NodeSettings, repository: RepositorySettings, state: StateSettings) -> Iterator[Problem]:
-    """Yield what cannot be meant."""
-    for name, value in (("site", node.site), ("name", node.name)):
-        if not NAME.fullmatch(value):
-            yield Problem(f"[node] {name}", f"{value!r} is not a name: lower case letters, digits, dots and hyphens")
-    for name, path in (("[repository] path", repository.path), ("[state] path", state.path)):
+def contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what cannot be meant, among the values that could be read."""
+    for place in ("[node] site", "[node] name"):
+        if place in values and not NAME.fullmatch(values[place]):
+            text = f"{shown(values[place])} is not a name: lower case letters, digits, dots and hyphens"
+            yield Problem(place, text)
+    paths = {place: Path(os.path.normpath(values[place])) for place in _PATHS if place in values}
+    for place, path in paths.items():
         if not path.is_absolute():
-            yield Problem(name, f"{str(path)!r} is not an absolute path")
-    if repository.path == state.path:
-        yield Problem("[repository] path", "it must not be the state directory itself: take a directory below it")
+            yield Problem(place, f"{shown(str(path))} is not an absolute path")
+    if "[repository] path" in paths and "[state] path" in paths:
+        repository, state = paths["[repository] path"], paths["[state] path"]
+        if repository == state:
+            yield Problem("[repository] path", "it must not be the state directory itself: take a directory below it")
+        elif repository.is_relative_to(state / PARENT):
+            yield Problem("[repository] path", f"{PARENT} below the state directory is emptied by every backup")
+        elif state.is_relative_to(repository):
+            yield Problem("[state] path", "it must not be inside the repository, which is copied to other places")

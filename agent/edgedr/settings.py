@@ -4,11 +4,12 @@ A section decodes into the object that does the work, so that a source's fields 
 durations are written like "24h" or "15 min", sizes like "64 MiB".
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from edgedr.decoding import Problem, decode, parse_table, read_table, refuse, size_text, unknown
+from edgedr.decoding import Problem, Reading, decode, parse_table, read_table, refuse, shown, size_text, unknown
 from edgedr.errors import ConfigurationError
 from edgedr.locations import NodeSettings, RepositorySettings, StateSettings, contradictions
 from edgedr.model import Bytes
@@ -58,25 +59,24 @@ def parse(data: bytes, where: str) -> Settings:
 
 
 def _settings(table: dict[str, object], where: str) -> Settings:
-    problems: list[Problem] = []
-    settings = decode(Settings, table, "", problems)
-    if isinstance(settings, Settings):
-        problems += contradictions(settings.node, settings.repository, settings.state)
-        problems += _contradictions(settings)
-    refuse(problems, where)
+    reading = Reading()
+    settings = decode(Settings, table, "", reading)
+    refuse([*reading.problems, *contradictions(reading.values), *_contradictions(reading.values)], where)
     assert isinstance(settings, Settings)
     return settings
 
 
-def _contradictions(settings: Settings) -> Iterator[Problem]:
-    yield from _recipient_problems(settings.sealing.recipients)
-    segment = settings.sealing.segment
+def _contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
+    if "[sealing] recipients" in values:
+        yield from _recipient_problems(values["[sealing] recipients"])
+    segment = values.get("[sealing] segment", _SEGMENT)
     if segment & (segment - 1) or not _SEGMENT_MIN <= segment <= _SEGMENT_MAX:
         yield Problem("[sealing] segment", f"{size_text(segment)} is not a power of two from 1 MiB to 1 GiB")
-    if not 0 <= settings.chain.max_chain <= _MAX_CHAIN:
-        yield Problem("[chain] max_chain", f"{settings.chain.max_chain} is not between 0 and {_MAX_CHAIN}")
-    for name in set(settings.sources.disabled) - set(SOURCE_NAMES):
-        yield Problem("[sources] disabled", f"{name!r} is {unknown(name, dict.fromkeys(SOURCE_NAMES))}")
+    deltas = values.get("[chain] max_chain", 0)
+    if not 0 <= deltas <= _MAX_CHAIN:
+        yield Problem("[chain] max_chain", f"{shown(deltas)} is not between 0 and {_MAX_CHAIN}")
+    for name in sorted(set(values.get("[sources] disabled", ())) - set(SOURCE_NAMES)):
+        yield Problem("[sources] disabled", f"{shown(name)} is {unknown(name, dict.fromkeys(SOURCE_NAMES))}")
 
 
 def _recipient_problems(recipients: tuple[str, ...]) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgedr import durable, strictjson
 from edgedr.errors import ConfigurationError, Damaged, StorageError
+from edgedr.locations import PARENT
 from edgedr.model import SCHEMA, Manifest
 from edgedr.sealing.signatures import Signer
 
@@ -49,7 +50,7 @@ class StateDirectory:
     @property
     def cache(self) -> Path:
         """Where the plaintext of the newest backup is."""
-        return self.path / "parent"
+        return self.path / PARENT
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the lock that the kernel frees with the process; ``AlreadyRunning`` if another has it."""

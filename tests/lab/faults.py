@@ -62,9 +62,10 @@ def failing(code: int, *, for_good: bool) -> Deed:
 
 @dataclass(slots=True)
 class Seen:
-    """The calls that changed a disk, by name; and changes that went past them, which there must not be."""
+    """The calls that changed a disk, by name, and what they were to name; and changes past them, which must not be."""
 
     calls: list[str] = field(default_factory=list)
+    named: list[tuple[str, str]] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
 
 
@@ -80,6 +81,7 @@ def watched(at: int = 0, deed: Deed | None = None) -> Iterator[Seen]:
             if threading.get_ident() != thread or (name == "open" and not args[1] & _WRITING):
                 return real[name](*args, **kwargs)
             seen.calls.append(name)
+            seen.named += [(name, str(args[1]))] if name in {"link", "rename"} else []
             _inside.append(name)
             try:
                 if deed is not None and len(seen.calls) >= at:

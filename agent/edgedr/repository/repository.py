@@ -163,7 +163,7 @@ class Repository:
         """Remove what killed runs left: unfinished writes, objects that no manifest commits. Only under the lock."""
         if self._prefixes == ("",):
             raise AssertionError("only a node sweeps, and only its own")
-        for prefix in self._prefixes:
+        for prefix in (*self._prefixes, RECIPE):
             self.storage.sweep(prefix)
         swept = []
         for place, sizes in self.places():

@@ -12,7 +12,7 @@ from edgedr.model import EntryKind, Finding, Inventory, Severity
 from edgedr.node.files import MAX_FILE_BYTES, Files, matches
 from edgedr.node.node import Node
 from edgedr.node.seen import Seen, Skipped
-from edgedr.sources.base import Captured, Count, TakePath
+from edgedr.sources.base import Captured, TakePath
 from edgedr.steps import PlaceFiles, Step
 
 _WRITTEN_BY_SERVER = ("log-path", "log-file", "log-dir", "cert-dir")
@@ -46,7 +46,6 @@ class FilesSource:
         for pattern in self.include:
             if not node.files.expand((pattern,)):
                 findings.append(Finding(Severity.WARN, pattern, "is configured, but matches nothing on this node"))
-        taken = 0
         for path in node.files.expand((*node.layout.files, *named, *self.include)):
             if any(matches(path, pattern) for pattern in self.exclude):
                 continue
@@ -54,9 +53,7 @@ class FilesSource:
             if isinstance(seen, Seen) and seen.size > self.max_file_bytes:
                 findings.append(Finding(Severity.WARN, str(path), f"left out: {seen.size} bytes are too many"))
                 continue
-            taken += 1
             yield TakePath(path)
-        yield Count("paths", taken)
         yield from findings
 
     def put_back(self, inventory: Inventory) -> Iterable[Step]:
