@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from edgedr.errors import SourceError
 from edgedr.layouts import Layout
-from edgedr.model import EtcdFacts, Finding, Inventory, Severity, Status
+from edgedr.model import Bytes, EtcdFacts, Finding, Inventory, Severity, Status
 from edgedr.node.node import Node
 from edgedr.sources.base import Captured, Count, Fact, Spool, Stream
 from edgedr.steps import PlaceArtifact, Step
@@ -48,7 +48,7 @@ class EtcdSource:
     deadline: timedelta = timedelta(minutes=10)
     """How long one member may take to send all of its snapshot; then the next is tried."""
 
-    min_progress: int = 16 << 10
+    min_progress: Bytes = Bytes(16 << 10)
     """Bytes per second that a member must send, on average over ``patience``."""
 
     patience: timedelta = timedelta(seconds=30)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgedr.model import EntryKind, Finding, Inventory, Severity
+from edgedr.model import Bytes, EntryKind, Finding, Inventory, Severity
 from edgedr.node.files import MAX_FILE_BYTES, Files, matches
 from edgedr.node.node import Node
 from edgedr.node.seen import Seen, Skipped
@@ -29,7 +29,7 @@ class FilesSource:
     exclude: tuple[str, ...] = ()
     """What not to take of all this: absolute paths or globs; a directory stands for all below it."""
 
-    max_file_bytes: int = MAX_FILE_BYTES
+    max_file_bytes: Bytes = Bytes(MAX_FILE_BYTES)
     """Larger files are left out, and said; beyond 64 MiB they always are."""
 
     required: bool = False
