@@ -14,7 +14,7 @@ from typing import assert_never
 
 from edgedr import __version__, durable
 from edgedr.archive import NODE_TAR, ArchiveWriter
-from edgedr.errors import SourceError, StorageError
+from edgedr.errors import Damaged, SourceError, StorageError
 from edgedr.log import Log
 from edgedr.model import (
     SCHEMA,
@@ -36,7 +36,7 @@ from edgedr.node.node import Node
 from edgedr.repository.chains import Capture, ChainPolicy, Decision, decide
 from edgedr.repository.names import Place, segment_object, segment_sizes
 from edgedr.repository.parents import ParentCache
-from edgedr.repository.repository import Repository
+from edgedr.repository.repository import Listed, Repository
 from edgedr.sealing.recipients import Recipient
 from edgedr.sealing.segments import Prefix, seal
 from edgedr.sealing.signatures import Signer
@@ -142,7 +142,7 @@ def back_up(task: Task, now: datetime, watcher: Watcher, log: Log, *, full: bool
             listed,
             _facts_for_choice(task, captured, now),
             task.policy,
-            parent_problem=task.cache.problem(newest.manifest) if newest and newest.manifest else None,
+            parent_problem=_parent_problem(task, newest) if newest else None,
             asked_full=full,
         )
         log.event("backup.decided", kind=str(decision.kind), reasons=list(decision.reasons))
@@ -167,6 +167,17 @@ def back_up(task: Task, now: datetime, watcher: Watcher, log: Log, *, full: bool
     return outcome
 
 
+def _parent_problem(task: Task, newest: Listed) -> str | None:
+    """Say why nothing can be built upon the newest backup: nobody would believe it, or its plaintext is not at hand."""
+    try:
+        manifest, key = task.repository.signed_manifest(newest.place)
+    except (Damaged, StorageError) as error:
+        return error.message
+    if key != task.signer.public:
+        return "the node's signing key changed since the last backup"
+    return task.cache.problem(manifest)
+
+
 def _facts_for_choice(task: Task, captured: _Captured, now: datetime) -> Capture:
     return Capture(
         now=now,
@@ -184,13 +195,15 @@ def _capture(task: Task, backup: BackupId, watcher: Watcher, log: Log) -> _Captu
         for source in task.sources:
             notes = captured.notes.setdefault(source.name, _Notes())
             watcher.begin(f"capture {source.name}", None)
+            before = len(captured.artifacts)
             try:
                 _capture_source(task, backup, source, notes, archive, captured, watcher)
             except SourceError as error:
                 if source.required:
                     raise
                 archive.drop(source.name)
-                notes.reason = error.message
+                del captured.artifacts[before:]  # half a source is no source
+                captured.notes[source.name] = _Notes(findings=notes.findings, reason=error.message)
                 log.event("source.missing", source=source.name, reason=error.message)
         with _artifact(task, backup, NODE_TAR, captured, watcher) as sink:
             captured.inventory = archive.finish(
@@ -273,9 +286,11 @@ def _seal_and_commit(task: Task, place: Place, captured: _Captured, decision: De
         watcher.begin("check", manifest.sealed_size)
         _read_back(task, place, manifest)
         task.repository.commit(place, manifest, task.signer)
-    except BaseException:
+    except BaseException as error:
         with suppress(StorageError):  # the first error counts; the next run sweeps what is left
             task.repository.discard(place)
+        if isinstance(error, OSError):
+            raise durable.storage_error(error, "read", task.cache.directory) from error
         raise
     return manifest
 

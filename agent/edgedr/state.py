@@ -6,7 +6,8 @@ its hash and ignored.
 
 import hashlib
 import secrets
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,18 +17,22 @@ from edgedr.locations import PARENT
 from edgedr.model import SCHEMA, Manifest
 from edgedr.sealing.signatures import Signer
 
-_MAX_STATE = 64 << 10
+_MAX_STATE = 4 << 20  # bytes; the ids of 100,000 damaged backups fit
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One node's memory. ``machine`` is a hash of the machine's id; ``unproven`` are recipients nobody answered for."""
+    """One node's memory.
+
+    ``machine`` is a hash of the machine's id. ``proven`` are the recipients that somebody answered for: of one that was
+    configured later, or whose proof was lost with this record, nobody knows whether it opens anything.
+    """
 
     schema: int
     lineage: str
     sequence: int
     machine: str | None
-    unproven: tuple[str, ...] = ()
+    proven: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
 
 
@@ -52,15 +57,31 @@ class StateDirectory:
         """Where the plaintext of the newest backup is."""
         return self.path / PARENT
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Hold the lock that the kernel frees with the process; ``AlreadyRunning`` if another has it."""
+    @property
+    def verifying_key(self) -> Path:
+        """The public half of the signing key."""
+        return self.path / "signing.key.pub"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the lock that the kernel frees with the process; ``AlreadyRunning`` if another has it.
+
+        What a killed holder left half written is swept first: it may be half a key.
+        """
         durable.make_directory(self.path)
-        return durable.locked(self.path / "lock")
+        with durable.locked(self.path / "lock"):
+            for path in (self._record, self.signing_key, self.verifying_key):
+                durable.sweep(path)
+            yield
+
+    @property
+    def _record(self) -> Path:
+        return self.path / "state.json"
 
     def load(self) -> State | None:
         """Return what was remembered; ``None`` if nothing was, or the record is torn or changed."""
         try:
-            with durable.open_for_reading(self.path / "state.json") as file:
+            with durable.open_for_reading(self._record) as file:
                 data = file.read(_MAX_STATE + 1)
         except (OSError, StorageError):
             return None
@@ -76,7 +97,7 @@ class StateDirectory:
         """Remember ``state``, in one step."""
         durable.make_directory(self.path)
         record = strictjson.encode(state)
-        durable.replace(self.path / "state.json", hashlib.sha256(record).hexdigest().encode() + b"\n" + record)
+        durable.replace(self._record, hashlib.sha256(record).hexdigest().encode() + b"\n" + record)
 
     def signer(self) -> Signer:
         """Load the node's signing key. Raises ``ConfigurationError`` if ``init`` never made one."""

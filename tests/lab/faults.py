@@ -3,7 +3,9 @@
 ``os.fsync`` is counted and left out: a killed process loses nothing that the kernel has.
 """
 
+import itertools
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -12,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from edgedr.errors import EdgedrError
@@ -168,3 +171,12 @@ def _audit(seen: Seen, event: str, args: tuple[Any, ...]) -> None:
         return
     if event in _AUDITED or (event == "open" and isinstance(args[2], int) and args[2] & _WRITING):
         seen.unseen.append(f"{event} {args!r}")
+
+
+def copies(origin: Path, to: Path) -> Iterator[tuple[int, Path]]:
+    """Yield 1, 2, 3, … and each time a fresh copy of ``origin``."""
+    for number in itertools.count(1):
+        copy = to / str(number)
+        shutil.copytree(origin, copy, symlinks=True)
+        yield number, copy
+        shutil.rmtree(copy)

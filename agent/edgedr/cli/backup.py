@@ -64,7 +64,7 @@ def _run(settings: Settings, watcher: Watcher, *, full: bool) -> tuple[State, li
     said += [
         f"nobody has proven that recipient {recipient} can open backups: `edgedr init` asks for it"
         for recipient in settings.recipients
-        if recipient.fingerprint in state.unproven
+        if recipient.fingerprint not in state.proven
     ]
     log = Log(site=settings.node.site, node=settings.node.name)
     outcome = back_up(task, datetime.now(UTC), watcher, log, full=full)

@@ -4,7 +4,7 @@ import base64
 import secrets
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -26,8 +26,10 @@ _TRIES = 3
 
 def init(arguments: Arguments) -> int:
     """Find the layout, write configuration and signing key, prove the recipients. Running it again proves again."""
+    durable.sweep(arguments.config)  # of an `init` that was killed
     if arguments.config.exists():
         settings = load(arguments.config)
+        _refuse_changes(arguments, settings)
         terminal.line("exists", f"{arguments.config}, left as it is")
     else:
         settings = _configure(arguments)
@@ -35,12 +37,35 @@ def init(arguments: Arguments) -> int:
     with directory.lock():
         signer = _signing_key(settings, directory)
         state = directory.load() or _new_state(settings)
-        state = replace(state, unproven=_prove(settings.recipients, state, unproven=arguments.unproven))
-        directory.save(state)
+        directory.save(state)  # before anyone is asked: what nobody proves must not pass for proven
+        for fingerprint in _proofs(settings.recipients, state, unproven=arguments.unproven):
+            state = replace(state, proven=(*state.proven, fingerprint))
+            directory.save(state)
     terminal.say("keep this line beside the identity; a restore elsewhere asks for it (allowed_signers):")
     terminal.say(f"  {allowed_signers_line(settings.node.site, settings.node.name, signer.public)}")
     terminal.line("next", "edgedr config check; edgedr backup")
     return 0
+
+
+def _refuse_changes(arguments: Arguments, settings: Settings) -> None:
+    """Stop where what was asked for is not what stands in the configuration, which is never changed."""
+    asked = {
+        "--site": (arguments.site, settings.node.site),
+        "--node": (arguments.node, settings.node.name),
+        "--state": (arguments.state and arguments.state.absolute(), settings.state.path),
+        "--repository": (arguments.repository and arguments.repository.absolute(), settings.repository.path),
+    }
+    different = [option for option, (wanted, stands) in asked.items() if wanted is not None and wanted != stands]
+    known = {recipient.fingerprint for recipient in settings.recipients}
+    if any(parse_recipient(text).fingerprint not in known for text in arguments.recipient):
+        different.append("--recipient")
+    if arguments.new_identity:
+        different.append("--new-identity")
+    if different:
+        raise ConfigurationError(
+            f"{arguments.config} is there already, and {', '.join(different)} would change it",
+            hint="edit it, then run `edgedr init --site …` again for the proof; or move it away to begin anew",
+        )
 
 
 def _configure(arguments: Arguments) -> Settings:
@@ -101,38 +126,42 @@ def render(*, site: str, node: str, root: Path, recipients: Sequence[Recipient],
 def _quoted(text: str) -> str:
     import json  # noqa: PLC0415
 
+    if not text.isprintable():  # TOML would take some of it, but no person could read it
+        raise ConfigurationError(
+            f"{text!a} cannot stand in a configuration file", hint="take a name of printable characters"
+        )
     return json.dumps(text, ensure_ascii=False)  # a JSON string is a TOML basic string
 
 
 def _signing_key(settings: Settings, directory: StateDirectory) -> Signer:
     if directory.signing_key.exists():
-        return directory.signer()
-    signer = Signer.generate()
-    public = directory.path / "signing.key.pub"
-    with durable.create(directory.signing_key) as out:
-        out.write(signer.private_bytes())
-    durable.replace(public, f"{signer.public} {settings.node.name}@{settings.node.site}\n".encode(), mode=0o644)
-    terminal.line("wrote", f"{directory.signing_key} (0600)")
+        signer = directory.signer()
+    else:
+        signer = Signer.generate()
+        with durable.create(directory.signing_key) as out:
+            out.write(signer.private_bytes())
+        terminal.line("wrote", f"{directory.signing_key} (0600)")
+    line = f"{signer.public} {settings.node.name}@{settings.node.site}\n"  # also where a killed `init` left it out
+    durable.replace(directory.verifying_key, line.encode(), mode=0o644)
     return signer
 
 
 def _new_state(settings: Settings) -> State:
     machine = open_node(settings).files.text(PurePosixPath("/etc/machine-id"))
-    unproven = tuple(recipient.fingerprint for recipient in settings.recipients)
-    return State(SCHEMA, new_lineage(), 0, machine_mark(machine), unproven)
+    return State(SCHEMA, new_lineage(), 0, machine_mark(machine))
 
 
-def _prove(recipients: Sequence[Recipient], state: State, *, unproven: bool) -> tuple[str, ...]:
-    """Ask for each recipient not proven yet; return those that still are not."""
-    open_ones = [recipient for recipient in recipients if recipient.fingerprint in state.unproven]
-    if unproven:
-        for recipient in open_ones:
+def _proofs(recipients: Sequence[Recipient], state: State, *, unproven: bool) -> Iterator[str]:
+    """Ask for each recipient not proven yet; yield the fingerprints of those that somebody answers for."""
+    for recipient in recipients:
+        if recipient.fingerprint in state.proven:
+            continue
+        if unproven:
             terminal.warn(f"recipient {recipient} is not proven", "run `edgedr init` again without --unproven")
-        return tuple(recipient.fingerprint for recipient in open_ones)
-    for recipient in open_ones:
+            continue
         _challenge(recipient)
+        yield recipient.fingerprint
         terminal.line("proven", f"recipient {recipient} can open backups of this node")
-    return ()
 
 
 def _challenge(recipient: Recipient) -> None:

@@ -1,5 +1,6 @@
 """What the person at the command line brings along: identities, and whose signatures to believe."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from edgedr.sealing.identities import Identity, load_identities
 from edgedr.sealing.signatures import PublicKey, Trust, parse_allowed_signers
 
 _MAX_SIGNERS = 1 << 20
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
 
 
 def identities(arguments: Arguments) -> tuple[Identity, ...]:
@@ -22,7 +24,11 @@ def trust(arguments: Arguments, here: Locations | None) -> Trust:
     files = [arguments.allowed_signers] if arguments.allowed_signers else []
     files += [path for identity in arguments.identity if (path := identity.parent / "allowed_signers").is_file()]
     signers = tuple(signer for path in files for signer in parse_allowed_signers(_read(path), str(path)))
-    fingerprints: tuple[str, ...] = (arguments.trust_signer,) if arguments.trust_signer else ()
+    fingerprints: tuple[str, ...] = () if arguments.trust_signer is None else (arguments.trust_signer,)
+    if not all(_FINGERPRINT.fullmatch(fingerprint) for fingerprint in fingerprints):
+        raise ConfigurationError(
+            f"--trust-signer {arguments.trust_signer} is not a fingerprint", hint="it looks like SHA256:… and 43 more"
+        )
     own = own_key(here)
     if own is not None:
         fingerprints += (own.fingerprint,)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 
 from edgedr.cli import terminal
 from edgedr.cli.parser import Arguments
@@ -25,21 +26,21 @@ def list_backups(arguments: Arguments) -> int:
         return 0
     now = datetime.now(UTC)
     several = len({(backup.place.site, backup.place.node) for backup in backups}) > 1
-    rows = []
-    for backup in backups:
-        manifest = backup.manifest
-        where = f"{backup.place.site}/{backup.place.node}  " if several else ""
-        rows.append(
+    for (site, node), of_node in groupby(backups, key=lambda backup: (backup.place.site, backup.place.node)):
+        if several:
+            terminal.say(f"{site}/{node}")
+        rows = [
             (
-                f"{where}{backup.id}",
+                str(backup.id),
                 terminal.age(now - backup.id.created),
                 str(backup.place.kind),
                 terminal.size(sum(backup.objects.values())),
-                str(manifest.proof) if manifest else "-",
+                str(backup.manifest.proof) if backup.manifest else "-",
                 conditions[backup.id],
             )
-        )
-    terminal.table(("backup", "age", "class", "size", "proof", ""), rows, right=(1, 3))
+            for backup in of_node
+        ]
+        terminal.table(("backup", "age", "class", "size", "proof", ""), rows, right=(1, 3))
     twins = clones([backup.manifest for backup in backups if backup.manifest is not None])
     if twins:
         terminal.warn(f"two machines write as one node: {', '.join(twins[:4])}", "give one of them another name")

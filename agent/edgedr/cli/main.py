@@ -1,47 +1,73 @@
 """The way in: read the command line, run one command, turn what went wrong into a message and an exit code."""
 
 import importlib
+import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from edgedr.cli.parser import Arguments, build_parser
 from edgedr.errors import EdgedrError
 
-_INTERRUPTED = 130
+_INTERRUPTED = 130  # as a shell says of a command that SIGINT ended
+_UNREAD = 141  # likewise SIGPIPE: what could not be said may have been that something is damaged
+_SECRET = re.compile(r"AGE-(?:SECRET-KEY|PLUGIN-[A-Z0-9]+)-1[A-Z0-9]+", re.IGNORECASE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = build_parser().parse_args(argv)
-    if arguments.config is None:
-        arguments.config = Path(os.environ.get("EDGEDR_CONFIG", "/etc/edgedr/edgedr.toml"))
     os.umask(0o077)  # every file is made with its own mode; this is for what libraries may write
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text at all
     try:
-        return _run(arguments)
+        code = _run(argv)
+        sys.stdout.flush()
     except EdgedrError as error:
-        _complain(error.message, error.hint, error.exit_code)
-        return error.exit_code
+        code = error.exit_code
+        _complain(error.message, error.hint, code)
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+            return code
+        _let_go_of_stdout()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more to say
-        return 0
+        _let_go_of_stdout()
+        return _UNREAD
     except KeyboardInterrupt:
         print("interrupted; what was begun will be swept by the next run", file=sys.stderr)
         return _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the boundary: a bug becomes a message and exit code 1
         return _bug(error)
-
-
-def _run(arguments: Arguments) -> int:
-    module, name = arguments.command.function
-    function: Callable[[Arguments], int] = getattr(importlib.import_module(module), name)
-    code = function(arguments)
-    sys.stdout.flush()
     return code
 
 
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit:  # --help or --version, which argparse has printed
+        return 0
+    if arguments.config is None:
+        arguments.config = Path(os.environ.get("EDGEDR_CONFIG", "/etc/edgedr/edgedr.toml"))
+    module, name = arguments.command.function
+    function: Callable[[Arguments], int] = getattr(importlib.import_module(module), name)
+    return function(arguments)
+
+
+def _let_go_of_stdout() -> None:
+    """Keep the interpreter from complaining at its end that nobody reads what is left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _veiled(text: str) -> str:
+    """Leave a secret out that was pasted where something else belongs, and what would steer a terminal."""
+    text = _SECRET.sub("(a private key)", text)
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
 def _complain(message: str, hint: str | None, code: int) -> None:
+    message, hint = _veiled(message), hint and _veiled(hint)
     red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
     print(f"{red}error:{plain} {message}", file=sys.stderr)
     if hint:
@@ -54,7 +80,7 @@ def _bug(error: Exception) -> int:
     import traceback  # noqa: PLC0415
 
     frames = traceback.extract_tb(error.__traceback__)
-    print(f"error: bug in edgedr: {type(error).__name__}: {error}", file=sys.stderr)
+    print(f"error: bug in edgedr: {type(error).__name__}: {_veiled(str(error))}", file=sys.stderr)
     for frame in frames[-4:]:
         print(f"  {Path(frame.filename).name}:{frame.lineno} in {frame.name}", file=sys.stderr)
     print("  hint: please report these lines; earlier backups are untouched", file=sys.stderr)

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from edgedr import __version__
-from edgedr.errors import EXIT_CODES
+from edgedr.errors import EXIT_CODES, ConfigurationError
 
 Arguments: TypeAlias = argparse.Namespace
 _SOURCES = ("etcd", "certificates", "files")
@@ -153,10 +153,16 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise what every other mistake raises, so that it is said in the same way."""
+        raise ConfigurationError(message, hint=f"`{self.prog} --help` says what it takes")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     codes = "\n".join(f"  {code:>2}  {meaning}" for code, meaning in EXIT_CODES)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="edgedr",
         description="Disaster recovery for edge Kubernetes control planes.",
         epilog=f"exit codes:\n{codes}",
@@ -165,7 +171,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edgedr {__version__}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: /etc/edgedr/edgedr.toml)")
     top = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}
+    groups: dict[str, argparse._SubParsersAction[_Parser]] = {}
     for command in COMMANDS:
         within = top
         if len(command.words) > 1:

@@ -40,4 +40,4 @@ def chosen(backups: Sequence[Listed], arguments: Arguments) -> Listed:
         if arguments.id is not None:
             raise ConfigurationError("ID and --at were both given", hint="give one of them")
         return select_at(backups, parse_time(arguments.at))
-    return select(backups, arguments.id or LATEST)
+    return select(backups, LATEST if arguments.id is None else arguments.id)

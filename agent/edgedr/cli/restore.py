@@ -1,14 +1,16 @@
 """``edgedr restore``: extract a backup into a directory."""
 
 import sys
+from collections.abc import Sequence
 
 from edgedr.cli import terminal
 from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
 from edgedr.cli.places import chosen, listed, open_place
-from edgedr.errors import Damaged, WrongKey
-from edgedr.model import Manifest, Severity
+from edgedr.errors import Damaged, RestoreStopped, WrongKey
+from edgedr.model import Manifest, Severity, Status
 from edgedr.recovery.recover import Extracted, Order, recover
+from edgedr.repository.repository import Listed
 from edgedr.sealing.signatures import PublicKey, principal
 from edgedr.sources.table import SourceTable
 
@@ -18,6 +20,7 @@ def restore(arguments: Arguments) -> int:
     repository, here = open_place(arguments)
     backups = listed(repository, arguments)
     backup = chosen(backups, arguments)
+    _refuse_absent(backup, arguments.only or ())
     keys = identities(arguments)
     if not keys:
         raise WrongKey(
@@ -48,6 +51,15 @@ def restore(arguments: Arguments) -> int:
     return 0
 
 
+def _refuse_absent(backup: Listed, only: Sequence[str]) -> None:
+    """Stop where what was asked for by name is not in the backup: it must not look restored."""
+    held = backup.manifest.sources if backup.manifest is not None else dict.fromkeys(only)
+    for name in only:
+        record = held.get(name)
+        if name not in held or (record is not None and record.status is Status.MISSING):
+            raise RestoreStopped(f"{backup.id} holds no {name}", hint="`edgedr show` says what each backup holds")
+
+
 def _ask(manifest: Manifest, key: PublicKey) -> bool:
     """Ask a person about a signer that this machine does not know; without one, the answer is no."""
     if not sys.stdin.isatty():
@@ -68,6 +80,9 @@ def _print(done: Extracted, arguments: Arguments) -> None:
         terminal.line(name, terminal.size(artifact.size), str(path))
     files = sum(1 for entry in done.inventory.entries if arguments.only is None or entry.source in arguments.only)
     terminal.line("files", terminal.plural(files, "path"), str(arguments.to / "files"))
+    for name, record in done.inventory.sources.items():
+        if record.status is Status.MISSING and arguments.only is None:
+            terminal.line("missing", f"{name}: {record.reason}")
     for finding in done.findings:
         style = {Severity.GOOD: "proven", Severity.WARN: "warn", Severity.BAD: "BAD"}[finding.severity]
         terminal.line(style, f"{finding.subject}: {finding.text}")
@@ -84,6 +99,7 @@ def _document(done: Extracted, arguments: Arguments) -> dict[str, object]:
         "to": str(arguments.to),
         "artifacts": {name: str(path) for name, path in done.artifacts.items()},
         "entries": len(done.inventory.entries),
+        "missing": [name for name, r in done.inventory.sources.items() if r.status is Status.MISSING],
         "findings": [
             {"severity": str(f.severity), "subject": f.subject, "text": f.text, "hint": f.hint} for f in done.findings
         ],

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 _LABEL = 14
+_WIDTH = 80
 
 
 def say(text: str = "") -> None:
@@ -21,20 +22,48 @@ def say_json(value: Any) -> None:
 
 
 def line(label: str, *facts: str) -> None:
-    """Print a label and what is to say about it."""
-    print(f"{label:<{_LABEL}}  {'  '.join(fact for fact in facts if fact)}".rstrip())
+    """Print a label and what is to say about it: facts beside each other, or below where that is too wide."""
+    room = _WIDTH - _LABEL - 2
+    rows: list[str] = []
+    for fact in facts:
+        if rows and len(rows[-1]) + 2 + len(fact) <= room and fact:
+            rows[-1] += f"  {fact}"
+        elif fact:
+            rows += wrapped(plain(fact), room)
+    for row in rows or [""]:
+        print(f"{label:<{_LABEL}}  {row}".rstrip())
+        label = ""
+
+
+def wrapped(text: str, room: int) -> list[str]:
+    """Break a text between words; a word that is wider, a path say, stays whole."""
+    import textwrap  # noqa: PLC0415
+
+    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) if len(text) > room else [text]
+
+
+def plain(text: str) -> str:
+    """Show what would steer a terminal, or is no character at all, by its number."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """Print a table; columns listed in ``right`` are aligned to the right."""
-    lines = [header, *rows]
+    """Print a table; columns listed in ``right`` are aligned to the right. Too long a last cell goes below its row."""
+    lines = [header, *([plain(cell) for cell in row] for row in rows)]
+    last = len(header) - 1
     widths = [max(len(row[column]) for row in lines) for column in range(len(header))]
+    room = _WIDTH - sum(widths[:last]) - 2 * last
     for row in lines:
         cells = [
             cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        print("  ".join(cells).rstrip())
+        if len(row[last]) <= room:
+            print("  ".join(cells).rstrip())
+            continue
+        print("  ".join(cells[:last]).rstrip())
+        for rest in wrapped(row[last], _WIDTH - 4):
+            print(f"    {rest}")
 
 
 def size(count: int) -> str:
@@ -77,7 +106,7 @@ def colour(text: str, style: str) -> str:
 
 def warn(text: str, hint: str | None = None) -> None:
     """Print something to look at, on stderr."""
-    print(f"warn: {text}", file=sys.stderr)
+    print(f"warn: {plain(text)}", file=sys.stderr)
     if hint:
         print(f"  hint: {hint}", file=sys.stderr)
 

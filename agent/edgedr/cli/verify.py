@@ -43,12 +43,19 @@ def verify(arguments: Arguments) -> int:
     if bad:
         first = bad[0]
         problem = first.problems[0] if first.problems else f"it depends on {first.broken_by}"
-        instead = next((verdict.instead for verdict in bad if verdict.instead), None)
         raise Damaged(
             f"{len(bad)} of {len(verdicts)} backups cannot be restored; the first is {first.backup.id}: {problem}",
-            hint=f"{instead} is intact: edgedr restore {instead} …" if instead else "none is intact: look at a replica",
+            hint=_instead(verdicts, backups),
         )
     return 0
+
+
+def _instead(verdicts: Sequence[Verdict], backups: Sequence[Listed]) -> str:
+    instead = next((verdict.instead for verdict in verdicts if verdict.instead), None)
+    if instead is not None:
+        return f"{instead} is intact: edgedr restore {instead} …"
+    seen_all = len(verdicts) == len(backups)
+    return "none is intact: look at a replica" if seen_all else "`edgedr verify --all` looks for one that is intact"
 
 
 def _remember(here: Locations, verdicts: Sequence[Verdict]) -> None:

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
@@ -16,7 +16,7 @@ from edgedr.recovery.extract import extract
 from edgedr.repository.chains import chain_of
 from edgedr.repository.checking import check
 from edgedr.repository.reading import read_artifact
-from edgedr.repository.repository import Listed, Repository
+from edgedr.repository.repository import UNSIGNED, Listed, Repository
 from edgedr.sealing.identities import Identity, require_match
 from edgedr.sealing.signatures import PublicKey, Trust, principal
 from edgedr.sources.base import Source
@@ -77,9 +77,9 @@ def _believed_chain(
     first = order.backup.manifest
     if first is None:
         raise Damaged(f"the manifest of {order.backup.id} cannot be read: {order.backup.damage[0]}")
-    chain = chain_of(first, by_id)
     if order.allow_unsigned:
-        return chain, None
+        return chain_of(first, {id_: _as_if_signed(backup) for id_, backup in by_id.items()}), None
+    chain = chain_of(first, by_id)
     signed = []
     confirmed: set[PublicKey] = set()
     for link in reversed(chain):
@@ -92,6 +92,10 @@ def _believed_chain(
             order.trust.require(name, key, manifest.created, f"the manifest of {link.id}")
         signed.append((manifest, key))
     return tuple(manifest for manifest, _ in reversed(signed)), signed[0][1]
+
+
+def _as_if_signed(backup: Listed) -> Listed:
+    return replace(backup, damage=tuple(damage for damage in backup.damage if damage != UNSIGNED))
 
 
 def _prove_ciphertext(
@@ -170,22 +174,33 @@ def _into(target: Path, work: Callable[[Path], Extracted]) -> Extracted:
     """Do the work in a staging directory below ``target``; give what it made its names only when all is well."""
     made = not target.exists()
     staging = target / _STAGING
-    if staging.exists():
-        shutil.rmtree(staging)  # of a run that was killed
-    durable.make_directory(staging)
+    named: list[Path] = []
     try:
+        if staging.exists():
+            shutil.rmtree(staging)  # of a run that was killed
+        durable.make_directory(staging)
         done = work(staging)
         for path in sorted(staging.iterdir()):
-            durable.rename(path, target / path.name)
+            named.append(target / path.name)
+            durable.rename(path, named[-1])
         staging.rmdir()
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
+    except BaseException as error:
+        for path in (*named, staging):
+            _take_away(path)
         if made:
             with suppress(OSError):
                 target.rmdir()
+        if isinstance(error, OSError):
+            raise durable.storage_error(error, "write", target) from error
         raise
     moved = {name: target / path.relative_to(staging) for name, path in done.artifacts.items()}
     return Extracted(done.manifest, done.signed_by, done.chain, done.inventory, moved, done.findings)
+
+
+def _take_away(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink()
 
 
 def _instead(repository: Repository, listed: Sequence[Listed], order: Order) -> str | None:

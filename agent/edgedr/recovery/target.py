@@ -116,7 +116,10 @@ class Target:
 
     def finish(self) -> None:
         """Put the top on disk, and say what could not be restored."""
-        os.fsync(self._root)
+        try:
+            os.fsync(self._root)
+        except OSError as error:
+            raise durable.storage_error(error, "write", self._path) from error
         if self._owners_lost:
             hint = None if self._is_root else "restore as root to get the owners back"
             text = f"the owners of {self._owners_lost} paths could not be restored"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgedr.errors import Damaged, ObjectMissing, WrongKey
+from edgedr.errors import Damaged, StorageError, WrongKey
 from edgedr.model import BackupId, Manifest, Proof
 from edgedr.repository.chains import chain_of
 from edgedr.repository.reading import read_artifact
@@ -99,7 +99,7 @@ def _problems(
         if trust is not None:
             name = principal(manifest.site, manifest.node)
             trust.require(name, key, manifest.created, f"the manifest of {backup.id}")
-    except (Damaged, ObjectMissing) as error:
+    except (Damaged, StorageError) as error:
         return [error.message]
     found = list(repository.check(backup.place, manifest))
     progress(manifest.sealed_size)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from edgedr import strictjson
-from edgedr.errors import Damaged, ObjectExists, ObjectMissing
+from edgedr.errors import Damaged, ObjectExists, ObjectMissing, StorageError
 from edgedr.model import Artifact, BackupId, Manifest, Segment
 from edgedr.repository.names import (
     MANIFEST,
@@ -21,6 +21,9 @@ from edgedr.repository.names import (
 )
 from edgedr.sealing.signatures import MAX_SIGNATURE, PublicKey, Signer, verify
 from edgedr.storage.base import Storage
+
+UNSIGNED = f"{SIGNATURE} is missing"
+"""The damage that ``--allow-unsigned`` looks past."""
 
 MAX_MANIFEST = 8 << 20  # bytes; 40,000 segments fit
 _BLOCK = 1 << 20
@@ -75,11 +78,11 @@ class Repository:
     def _look(self, place: Place, sizes: dict[str, int]) -> Listed:
         try:
             manifest = self.manifest(place)
-        except (Damaged, ObjectMissing) as error:
+        except (Damaged, StorageError) as error:
             return Listed(place, sizes, None, (error.message,))
         damage = []
         if SIGNATURE not in sizes:
-            damage.append(f"{SIGNATURE} is missing")
+            damage.append(UNSIGNED)
         for artifact in manifest.artifacts:
             for segment in artifact.segments:
                 size = sizes.get(segment.object)
@@ -118,9 +121,13 @@ class Repository:
             raise Damaged(f"segment {what} is missing") from error
         digest = hashlib.sha256()
         size = 0
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            size += len(block)
+        try:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                size += len(block)
+        except OSError as error:
+            file.close()
+            raise _unreadable(what, error) from error
         if (size, digest.hexdigest()) != (segment.size, segment.sha256):
             file.close()
             difference = f"it has {size} bytes instead of {segment.size}" if size != segment.size else "sha256 differs"
@@ -134,7 +141,7 @@ class Repository:
             for segment in artifact.segments:
                 try:
                     self.open(place, segment).close()
-                except Damaged as error:
+                except (Damaged, StorageError) as error:
                     yield error.message
 
     def commit(self, place: Place, manifest: Manifest, signer: Signer) -> None:
@@ -180,7 +187,10 @@ class Repository:
 
     def _read(self, place: Place, name: str, limit: int) -> bytes:
         with self.storage.open(place.object(name)) as file:
-            data = file.read(limit + 1)
+            try:
+                data = file.read(limit + 1)
+            except OSError as error:
+                raise _unreadable(f"{name} of {place.id}", error) from error
         if len(data) > limit:
             raise Damaged(f"{name} of {place.id} is damaged: longer than {limit} bytes")
         return data
@@ -192,6 +202,12 @@ class Repository:
         for problem in _inconsistencies(place, manifest):
             raise Damaged(f"{what} is damaged: {problem}", hint="it may be another backup's, put in this one's place")
         return manifest
+
+
+def _unreadable(what: str, error: OSError) -> StorageError:
+    return StorageError(
+        f"{what} cannot be read: {error.strerror or error}", hint="look at the kernel log, and replace the disk"
+    )
 
 
 def _inconsistencies(place: Place, manifest: Manifest) -> Iterator[str]:

@@ -7,6 +7,7 @@ from edgedr.errors import ConfigurationError, NoSuchBackup
 from edgedr.repository.repository import Listed
 
 LATEST = "latest"
+_SEQUENCE_DIGITS = 8
 
 
 def select(listed: Sequence[Listed], wanted: str) -> Listed:
@@ -20,7 +21,8 @@ def select(listed: Sequence[Listed], wanted: str) -> Listed:
         )
     if wanted == LATEST:
         return _only_node(listed)[-1]
-    fitting = [backup for backup in listed if _fits(backup, wanted)]
+    fitting = [backup for backup in listed if _is_sequence(backup, wanted)]  # goes before every id that begins so
+    fitting = fitting or [backup for backup in listed if wanted and _fits(backup, wanted)]
     if not fitting:
         raise NoSuchBackup(
             f"no backup fits {wanted!r}", hint=f"`edgedr list` shows them; the newest is {listed[-1].id}"
@@ -46,9 +48,9 @@ def parse_time(text: str) -> datetime:
     """Read ``2026-11-22T22:15Z`` and the like; a time without zone is UTC, as everything here."""
     try:
         time = datetime.fromisoformat(text)
-    except ValueError as error:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise ConfigurationError(f"{text!r} is not a time", hint="write it like 2026-11-22T22:15Z") from error
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def nearest_intact(damaged: Listed, intact: Sequence[Listed]) -> Listed | None:
@@ -59,12 +61,14 @@ def nearest_intact(damaged: Listed, intact: Sequence[Listed]) -> Listed | None:
     return before[-1] if before else (after[0] if after else None)
 
 
+def _is_sequence(backup: Listed, wanted: str) -> bool:
+    return wanted.isdecimal() and len(wanted) <= _SEQUENCE_DIGITS and int(wanted) == backup.id.sequence
+
+
 def _fits(backup: Listed, wanted: str) -> bool:
     identifier = str(backup.id)
-    by_sequence = wanted.isdecimal() and len(wanted) <= 8 and int(wanted) == backup.id.sequence  # noqa: PLR2004
     return (
         identifier.startswith(wanted)
-        or by_sequence
         or backup.id.nonce.startswith(wanted)
         or (identifier.partition("-")[2].startswith(wanted))
     )

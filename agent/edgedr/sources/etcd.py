@@ -24,6 +24,7 @@ _PKI = "/etc/kubernetes/pki"
 _CLIENT_PAIRS = (f"{_PKI}/apiserver-etcd-client", f"{_PKI}/etcd/healthcheck-client", f"{_PKI}/etcd/server")
 """Client certificates of kubeadm, in the order in which they are tried; to etcd they are all equal."""
 _CHUNK = 1 << 20
+_MIN_PROGRESS = Bytes(16 << 10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class EtcdSource:
     deadline: timedelta = timedelta(minutes=10)
     """How long one member may take to send all of its snapshot; then the next is tried."""
 
-    min_progress: Bytes = Bytes(16 << 10)
+    min_progress: Bytes = _MIN_PROGRESS
     """Bytes per second that a member must send, on average over ``patience``."""
 
     patience: timedelta = timedelta(seconds=30)

@@ -15,6 +15,7 @@ from edgedr.node.seen import Seen, Skipped
 from edgedr.sources.base import Captured, TakePath
 from edgedr.steps import PlaceFiles, Step
 
+_MAX_FILE = Bytes(MAX_FILE_BYTES)
 _WRITTEN_BY_SERVER = ("log-path", "log-file", "log-dir", "cert-dir")
 """Ends of flags that name what the server writes, not what it reads."""
 
@@ -29,7 +30,7 @@ class FilesSource:
     exclude: tuple[str, ...] = ()
     """What not to take of all this: absolute paths or globs; a directory stands for all below it."""
 
-    max_file_bytes: Bytes = Bytes(MAX_FILE_BYTES)
+    max_file_bytes: Bytes = _MAX_FILE
     """Larger files are left out, and said; beyond 64 MiB they always are."""
 
     required: bool = False

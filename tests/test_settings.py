@@ -1,0 +1,326 @@
+"""The configuration: all that is wrong is said at once, with its place; no secret is ever echoed; the example is true."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields, is_dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgedr.cli.init import render
+from edgedr.errors import ConfigurationError
+from edgedr.locations import load_locations
+from edgedr.sealing.identities import make_identity
+from edgedr.sealing.recipients import parse_recipient
+from edgedr.settings import Settings, load, parse
+
+EXAMPLE = Path(__file__).parent.parent / "config" / "edgedr.toml"
+RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kdntgsd9sl9r2z4"
+CANARY = "AGE-SECRET-KEY-1CANARYQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ"
+SSH_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAACANARY\n-----END OPENSSH PRIVATE KEY-----"
+
+
+@pytest.fixture(scope="module")
+def recipient() -> str:
+    return make_identity().recipient
+
+
+def text_of(recipient: str, **changes: str) -> str:
+    """Return a small right configuration; ``changes`` add lines to its sections."""
+    sections = {"node": 'site = "plant-7"\nname = "cp-1"', "sealing": f'recipients = ["{recipient}"]'}
+    for name, lines in changes.items():
+        sections[name.replace("__", ".")] = sections.get(name, "") + "\n" + lines
+    return "".join(f"[{name}]\n{lines}\n" for name, lines in sections.items())
+
+
+def problems(text: str) -> list[str]:
+    """Return what is said to be wrong, a line each, without the heading."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text.encode(), "edgedr.toml")
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
+    heading, *lines = caught.value.message.split("\n")
+    assert heading.startswith("edgedr.toml ")
+    if lines:
+        assert heading == f"edgedr.toml has {len(lines)} problem{'s' if len(lines) > 1 else ''}:"
+    return [line.strip() for line in lines] or [heading]
+
+
+def test_the_smallest_configuration(recipient: str) -> None:
+    """Site, node and one recipient are enough; everything else has a default."""
+    settings = parse(text_of(recipient).encode(), "x")
+    assert settings.chain.full_every == timedelta(hours=24)
+    assert [source.name for source in settings.sources] == ["certificates", "files", "etcd"]
+    assert settings.recipients == (parse_recipient(recipient),)
+
+
+def test_units(recipient: str) -> None:
+    """Durations and sizes are written with their unit, with a space or without."""
+    text = text_of(recipient, chain='full_every = "90 min"', sources__etcd='patience = "45s"\nmin_progress = "1MB"')
+    text += '[repository]\nkeep_free = "2 GiB"\n'
+    settings = parse(text.encode(), "x")
+    assert settings.chain.full_every == timedelta(minutes=90)
+    assert settings.sources.etcd.patience == timedelta(seconds=45)
+    assert settings.sources.etcd.min_progress == 1_000_000
+    assert settings.repository.keep_free == 2 << 30
+
+
+def test_every_problem_at_once(recipient: str) -> None:
+    """One run names all: unknown keys and sections, bad units and types, contradictions, recipients."""
+    said = problems(
+        f"""
+        colour = "red"
+        [node]
+        site = "Plant 7"
+        nmae = "cp-1"
+        root = "here"
+        [sealing]
+        recipients = ["age1typo", "{recipient}", "{recipient}"]
+        segment = "3 MiB"
+        [chains]
+        max_chain = 3
+        [chain]
+        full_every = "24 hours"
+        max_chain = "many"
+        [repository]
+        keep_free = 5
+        path = "relative"
+        [sources]
+        disabled = ["etdc"]
+        [sources.etcd]
+        endpoints = "https://127.0.0.1:2379"
+        required = "yes"
+        deadline = "0 s"
+        """
+    )
+    expected = [
+        r"colour: unknown; known are chain, node, .*",
+        r"\[node\] site: 'Plant 7' is not a name: .*",
+        r"\[node\] nmae: unknown; did you mean name\?",
+        r"\[node\] name: it is missing",
+        r"\[node\] root: 'here' is not an absolute path",
+        r"\[sealing\] recipients: age1typo is not an age recipient: .*",
+        r"\[sealing\] recipients: age1.* is there twice",
+        r"\[sealing\] segment: 3 MiB is not a power of two .*",
+        r"\[chains\]: unknown; did you mean chain\?",
+        r"\[chain\] full_every: '24 hours' is not a duration: .*",
+        r"\[chain\] max_chain: 'many' is not a whole number",
+        r"\[repository\] keep_free: 5 is not a size: .*",
+        r"\[repository\] path: 'relative' is not an absolute path",
+        r"\[sources\] disabled: 'etdc' is unknown; did you mean etcd\?",
+        r"\[sources.etcd\] endpoints: 'https://127.0.0.1:2379' is not a list",
+        r"\[sources.etcd\] required: 'yes' is not true or false",
+        r"\[sources.etcd\] deadline: '0 s' is not a duration: .*",
+    ]
+    unmatched = [line for line in expected if not any(re.fullmatch(line, one) for one in said)]
+    assert unmatched == []
+    assert len(said) == len(expected)
+
+
+CASES = [
+    ('[node]\nSite = "x"', "[node] Site: unknown; did you mean site?"),
+    ('[node]\n"sité" = "x"', r"[node] 'sit\xe9': unknown; did you mean site?"),
+    ('[node]\n"a\\nb" = 1', r"[node] 'a\nb': unknown; known are name, root, site"),
+    ("node = 5", "[node]: 5 is not a section"),
+    ("[sealing]\nrecipients = 5", "[sealing] recipients: 5 is not a list"),
+    ("[sealing]\nrecipients = [5]", "[sealing] recipients: 5 is not a text in quotes"),
+    ("[sealing]\nrecipients = []", "[sealing] recipients: there is none; encryption has no off switch"),
+    ("[sealing]", "[sealing] recipients: it is missing"),
+    ("[sealing]\nencrypt = false", "[sealing] encrypt: unknown; encryption has no off switch"),
+    ("encrypt = false", "encrypt: unknown; encryption has no off switch"),
+    ("[sealing]\nencryption = false", "[sealing] encryption: unknown; encryption has no off switch"),
+    ('[sealing]\nsegment = "64 mib"', "[sealing] segment: '64 mib' is not a size"),
+    ('[sealing]\nsegment = "512 KiB"', "[sealing] segment: 512 KiB is not a power of two from 1 MiB to 1 GiB"),
+    ('[sealing]\nsegment = "2 GiB"', "[sealing] segment: 2 GiB is not a power of two from 1 MiB to 1 GiB"),
+    ("[chain]\nmax_chain = true", "[chain] max_chain: True is not a whole number"),
+    ("[chain]\nmax_chain = -1", "[chain] max_chain: -1 is not between 0 and 10000"),
+    ("[chain]\nmax_chain = 1.5", "[chain] max_chain: 1.5 is not a whole number"),
+    ('[chain]\nfull_every = "99999999999999 w"', "[chain] full_every: '99999999999999 w' is too long a duration"),
+    ('[repository]\npath = "/var/lib/edgedr/"', "[repository] path: it must not be the state directory itself"),
+    ('[repository]\npath = "/var/lib/edgedr/x/.."', "[repository] path: it must not be the state directory itself"),
+    ('[repository]\npath = "/var/lib/edgedr/parent"', "[repository] path: parent below the state directory is emptied"),
+    ('[repository]\npath = "/var/lib"', "[state] path: it must not be inside the repository"),
+    ('[sources]\ndisabled = ["etcd", "everything"]', "[sources] disabled: 'everything' is unknown; known are"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), CASES)
+def test_each_mistake_is_named(text: str, expected: str) -> None:
+    """Its place, its value, and what was probably meant."""
+    assert any(line.startswith(expected) for line in problems(text))
+
+
+@pytest.mark.parametrize("data", [b"[node", b"\xff", b"a = " + b"9" * 5000, b"a = " + b"[" * 5000, b"#" * (2 << 20)])
+def test_what_is_no_configuration_at_all(data: bytes) -> None:
+    """A file that is not TOML, not text, or far too long, is named."""
+    with pytest.raises(ConfigurationError, match=r"^x is "):
+        parse(data, "x")
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    """Before ``init`` there is no configuration: the hint says so."""
+    with pytest.raises(ConfigurationError, match="cannot read the configuration") as caught:
+        load(tmp_path / "edgedr.toml")
+    assert "edgedr init" in str(caught.value.hint)
+
+
+def test_looking_needs_only_the_places(tmp_path: Path) -> None:
+    """On the bad day a mistake in another section does not keep anyone from the backups."""
+    config = tmp_path / "edgedr.toml"
+    config.write_text('[node]\nsite = "plant-7"\nname = "cp-1"\n[sealing]\nrecipients = ["typo"]\n')
+    assert load_locations(config).node.name == "cp-1"
+    config.write_text('[node]\nsite = "plant 7"\n[repository]\npath = "here"\n')
+    with pytest.raises(ConfigurationError, match="has 3 problems"):
+        load_locations(config)
+
+
+# -- secrets
+
+
+@pytest.mark.parametrize("secret", [CANARY, CANARY.lower(), SSH_KEY], ids=["age", "lower case", "ssh"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "[sealing]\nrecipients = [{}]",
+        "[sealing]\nrecipients = {}",
+        "[sealing]\nsegment = {}",
+        "[sealing]\n{} = 1",
+        "[node]\nsite = {}\nname = {}",
+        "[repository]\npath = {}",
+        "[repository]\nkeep_free = {}",
+        "[sources]\ndisabled = [{}]",
+        "[sources.etcd]\nrequired = {}",
+        "[chain]\nfull_every = {}\nmax_chain = {}",
+        "[{}]\nx = 1",
+        "node = {}",
+    ],
+)
+def test_a_private_key_is_never_echoed(place: str, secret: str) -> None:
+    """Wherever it was pasted, a secret does not come out again."""
+    quoted = '"' + secret.replace("\n", "\\n") + '"'
+    said = "\n".join(problems(place.replace("{}", quoted)))
+    assert "CANARY" not in said.upper()
+
+
+@pytest.mark.parametrize("secret", [CANARY, SSH_KEY], ids=["age", "ssh"])
+def test_a_private_key_pasted_bare_is_never_echoed(secret: str) -> None:
+    """Not even where it breaks the file."""
+    for text in (secret, f"[sealing]\n{secret}\n", f"[sealing]\nrecipients = [{secret}]", f'x = "{secret}'):
+        assert "CANARY" not in "\n".join(problems(text)).upper()
+
+
+def test_a_private_key_as_recipient_says_what_happened() -> None:
+    """The message tells that it is exposed now, and what belongs there."""
+    (said,) = [line for line in problems(f'[sealing]\nrecipients = ["{CANARY}"]') if "recipients" in line]
+    assert "a private key stands where a recipient belongs" in said
+    assert "consider it exposed" in said
+
+
+@given(text=st.text(alphabet=st.characters(codec="utf-8"), max_size=60))
+def test_no_recipient_makes_a_bug(text: str) -> None:
+    """Any text is a recipient or a configuration error on one line."""
+    try:
+        parse_recipient(text)
+    except ConfigurationError as error:
+        assert "\n" not in error.message  # noqa: PT017 - both endings are right
+
+
+# -- the example
+
+
+def _documented() -> dict[str, dict[str, Any]]:
+    """Return every setting that the example shows, commented ones included."""
+    text = re.sub(r"^# ([a-z_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+    return tomllib.loads(text)
+
+
+def test_the_example_is_what_init_writes() -> None:
+    """``config/edgedr.toml`` is the annotated configuration with example values, to the letter."""
+    settings = load(EXAMPLE)
+    assert len(settings.recipients) == 2
+    written = render(
+        site=settings.node.site,
+        node=settings.node.name,
+        root=settings.node.root,
+        recipients=settings.recipients,
+        repository=settings.repository.path,
+        state=settings.state.path,
+    )
+    assert written == EXAMPLE.read_text()
+
+
+def test_odd_values_survive_being_written(recipient: str) -> None:
+    """Quotes, backslashes and other scripts in a path come back from the configuration as they were."""
+    root = Path('/mnt/"quoted" \\ späße')
+    text = render(
+        site="s", node="n", root=root, recipients=[parse_recipient(recipient)], repository=Path("/r"), state=Path("/s")
+    )
+    assert parse(text.encode(), "x").node.root == root
+
+
+def test_what_cannot_be_written_is_refused(recipient: str) -> None:
+    """A path with bytes that are no text, or with control characters, has no place in a configuration file."""
+    for root in ("/mnt/\udcff", "/mnt/\x7f"):
+        with pytest.raises(ConfigurationError, match="cannot stand in a configuration file"):
+            render(
+                site="s",
+                node="n",
+                root=Path(root),
+                recipients=[parse_recipient(recipient)],
+                repository=Path("/r"),
+                state=Path("/s"),
+            )
+
+
+def _settings_of(kind: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return every setting by its dotted name, with type and field."""
+    found = {}
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        name = f"{place}{item.name}"
+        if is_dataclass(hints[item.name]):
+            found |= _settings_of(hints[item.name], f"{name}.")
+        else:
+            found[name] = (hints[item.name], item)
+    return found
+
+
+def _flat(table: dict[str, Any], place: str = "") -> dict[str, Any]:
+    found = {}
+    for name, value in table.items():
+        found |= _flat(value, f"{place}{name}.") if isinstance(value, dict) else {f"{place}{name}": value}
+    return found
+
+
+def test_every_setting_is_in_the_example() -> None:
+    """A setting that nobody can read about does not exist; and nothing is documented that does not exist."""
+    assert set(_flat(_documented())) == set(_settings_of(Settings))
+
+
+def test_every_commented_default_is_the_default(recipient: str) -> None:
+    """With every comment taken away, the example means the same as without: but for those that are found on the node."""
+    text = re.sub(r"^# ([a-z_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+    found_on_the_node = r"^(?:endpoints|ca|cert|key) = .*$"
+    assert parse(re.sub(found_on_the_node, "", text, flags=re.MULTILINE).encode(), "x") == load(EXAMPLE)
+    parse(text.encode(), "x")
+
+
+def test_a_wrong_configuration_ends_with_2(tmp_path: Path) -> None:
+    """The command says all problems on stderr, one a line, and ends with the code for configuration."""
+    config = tmp_path / "edgedr.toml"
+    config.write_text(f'[node]\nsite = "plant-7"\n[sealing]\nrecipients = ["{CANARY}"]\n')
+    command = [sys.executable, "-m", "edgedr", "--config", config, "config", "check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert lines[0] == f"error: {config} has 2 problems:"
+    assert lines[-2] == "  hint: config/edgedr.toml explains every setting"
+    assert lines[-1] == "(exit 2)"
+    assert "CANARY" not in done.stderr
