@@ -15,8 +15,9 @@ import pytest
 from edgedr import durable
 from edgedr.archive import ArchiveWriter
 from edgedr.errors import SourceError
+from edgedr.inventory import Inventory, SourceRecord
 from edgedr.layouts import UNKNOWN
-from edgedr.model import SCHEMA, Finding, Inventory, Severity, SourceRecord, Status
+from edgedr.model import SCHEMA, Finding, Severity, Status
 from edgedr.node.files import Files
 from edgedr.node.node import Node
 from edgedr.recovery.extract import extract

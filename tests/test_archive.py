@@ -12,7 +12,8 @@ import pytest
 
 from edgedr.archive import ArchiveReader, ArchiveWriter
 from edgedr.errors import Damaged, StorageError
-from edgedr.model import EntryKind, Inventory, SourceRecord, Status
+from edgedr.inventory import EntryKind, Inventory, SourceRecord
+from edgedr.model import Status
 from edgedr.node.files import Files
 from edgedr.recovery.extract import extract
 from tests.lab import kubeadm, trees

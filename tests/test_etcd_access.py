@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from edgedr.errors import SourceError
+from edgedr.inventory import Inventory, SourceRecord
 from edgedr.layouts import KUBEADM, UNKNOWN
-from edgedr.model import SCHEMA, Finding, Inventory, Severity, SourceRecord, Status
+from edgedr.model import SCHEMA, Finding, Severity, Status
 from edgedr.node.files import Files
 from edgedr.node.node import Node
 from edgedr.sources.etcd import EtcdSource, find_access

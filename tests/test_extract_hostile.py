@@ -14,8 +14,8 @@ import pytest
 from edgedr import archive as archive_module
 from edgedr import members, strictjson
 from edgedr.errors import Damaged, EdgedrError, RestoreStopped, StorageError
+from edgedr.inventory import Entry, EntryKind, Inventory
 from edgedr.members import Member
-from edgedr.model import Entry, EntryKind, Inventory
 from edgedr.recovery.extract import extract
 from tests.lab.trees import picture
 

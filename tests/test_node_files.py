@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from edgedr.errors import ConfigurationError, SourceError
-from edgedr.model import EntryKind
+from edgedr.inventory import EntryKind
 from edgedr.node.files import Files, matches
 from edgedr.node.seen import Seen, Skipped
 from tests.lab.trees import NANOSECONDS

@@ -10,21 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgedr.errors import Damaged
+from edgedr.inventory import Entry, EntryKind, Inventory, LeftOut, SourceRecord
 from edgedr.model import (
     Artifact,
     BackupId,
     Class,
-    Entry,
-    EntryKind,
     EtcdFacts,
     Finding,
-    Inventory,
-    LeftOut,
     Manifest,
     Proof,
     Segment,
     Severity,
-    SourceRecord,
     SourceResult,
     Status,
 )

@@ -18,8 +18,9 @@ from typing import BinaryIO, NoReturn, Self
 
 from edgedr import durable, members, strictjson
 from edgedr.errors import Damaged, SourceError
+from edgedr.inventory import Entry, EntryKind, Inventory, LeftOut, SourceRecord
 from edgedr.members import BLOCK, Member
-from edgedr.model import SCHEMA, Entry, EntryKind, Finding, Inventory, LeftOut, Severity, SourceRecord
+from edgedr.model import SCHEMA, Finding, Severity
 from edgedr.node.files import Files
 from edgedr.node.seen import Seen, Skipped
 from edgedr.storage.base import ByteSink

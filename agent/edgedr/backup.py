@@ -15,25 +15,23 @@ from typing import assert_never
 from edgedr import __version__, durable
 from edgedr.archive import NODE_TAR, ArchiveWriter
 from edgedr.errors import Damaged, SourceError, StorageError
+from edgedr.inventory import EntryKind, Inventory, SourceRecord
 from edgedr.log import Log
 from edgedr.model import (
     SCHEMA,
     Artifact,
     BackupId,
     Class,
-    EntryKind,
     EtcdFacts,
     Finding,
-    Inventory,
     Manifest,
     Proof,
     Segment,
-    SourceRecord,
     SourceResult,
     Status,
 )
 from edgedr.node.node import Node
-from edgedr.repository.chains import Capture, ChainPolicy, Decision, decide
+from edgedr.repository.choice import Capture, ChainPolicy, Decision, decide
 from edgedr.repository.names import Place, segment_object, segment_sizes
 from edgedr.repository.parents import ParentCache
 from edgedr.repository.repository import Listed, Repository

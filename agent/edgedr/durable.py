@@ -7,7 +7,6 @@ process before each of them in turn. Sizes are bytes. Failures of the disk come 
 import errno
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -229,7 +228,7 @@ def open_for_reading(path: Path) -> BinaryIO:
 
 @contextmanager
 def _part(path: Path, *, mode: int, floor: int) -> Iterator[tuple[Writer, Path]]:
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART_SUFFIX}")
+    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(part, flags, mode)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from edgedr.errors import Damaged
-from edgedr.model import Entry, EntryKind
+from edgedr.inventory import Entry, EntryKind
 
 FILES = "files"
 BLOCK = 512

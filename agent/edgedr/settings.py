@@ -13,7 +13,7 @@ from edgedr.decoding import Problem, Reading, decode, parse_table, read_table, r
 from edgedr.errors import ConfigurationError
 from edgedr.locations import NodeSettings, RepositorySettings, StateSettings, contradictions
 from edgedr.model import Bytes
-from edgedr.repository.chains import ChainPolicy
+from edgedr.repository.choice import ChainPolicy
 from edgedr.sealing.recipients import Recipient, parse_recipient
 from edgedr.sources.table import SOURCE_NAMES, SourceTable
 

@@ -10,14 +10,16 @@ from pathlib import Path, PurePosixPath
 from edgedr.backup import Identity as Whose
 from edgedr.backup import Outcome, Task, back_up
 from edgedr.cli.terminal import Silent
+from edgedr.inventory import Inventory
 from edgedr.layouts import UNKNOWN
 from edgedr.log import Log
-from edgedr.model import BackupId, EtcdFacts, Finding, Inventory
+from edgedr.model import BackupId, EtcdFacts, Finding
 from edgedr.node.files import Files
 from edgedr.node.node import Node
 from edgedr.recovery.recover import Extracted, Order, recover
-from edgedr.repository.chains import ChainPolicy, chain_of
+from edgedr.repository.chains import chain_of
 from edgedr.repository.checking import Verdict, check
+from edgedr.repository.choice import ChainPolicy
 from edgedr.repository.names import RECIPE
 from edgedr.repository.parents import ParentCache
 from edgedr.repository.reading import read_artifact

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from edgedr.errors import ConfigurationError, SourceError
-from edgedr.model import EntryKind
+from edgedr.inventory import EntryKind
 from edgedr.node.seen import Seen, Skipped, Unfit, describe, refuse_unfit
 
 MAX_FILE_BYTES = 64 << 20

@@ -4,7 +4,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 
-from edgedr.model import EntryKind
+from edgedr.inventory import EntryKind
 
 _BLOCK = 4096
 _MAX_XATTRS = 512 << 10  # bytes of one path's attributes: they travel in one archive header, which readers bound

@@ -15,8 +15,9 @@ from typing import BinaryIO
 
 from edgedr import durable, strictjson
 from edgedr.archive import DOCUMENT, INVENTORY, OWN, ArchiveReader
+from edgedr.inventory import Entry, EntryKind, Inventory
 from edgedr.members import FILES, Member, is_inside, refuse
-from edgedr.model import Entry, EntryKind, Finding, Inventory
+from edgedr.model import Finding
 from edgedr.recovery.target import Target
 
 _WHAT = "node.tar"

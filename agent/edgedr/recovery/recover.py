@@ -11,7 +11,8 @@ from typing import assert_never
 from edgedr import durable
 from edgedr.archive import NODE_TAR, ArchiveReader
 from edgedr.errors import Damaged, ObjectMissing, RestoreStopped
-from edgedr.model import BackupId, Finding, Inventory, Manifest
+from edgedr.inventory import Inventory
+from edgedr.model import BackupId, Finding, Manifest
 from edgedr.recovery.extract import extract
 from edgedr.repository.chains import chain_of
 from edgedr.repository.checking import check

@@ -11,8 +11,9 @@ from typing import Self
 from edgedr import durable
 from edgedr.archive import OWN
 from edgedr.errors import Damaged, EdgedrError, RestoreStopped
+from edgedr.inventory import Entry
 from edgedr.members import Member
-from edgedr.model import Entry, Finding, Severity
+from edgedr.model import Finding, Severity
 
 _HOLE = 4096
 _AT = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

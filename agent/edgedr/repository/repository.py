@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from edgedr import strictjson
 from edgedr.errors import Damaged, ObjectExists, ObjectMissing, StorageError
@@ -19,8 +19,10 @@ from edgedr.repository.names import (
     segment_object,
     segment_sizes,
 )
-from edgedr.sealing.signatures import MAX_SIGNATURE, PublicKey, Signer, verify
 from edgedr.storage.base import Storage
+
+if TYPE_CHECKING:  # a command that only lists has no use for signatures
+    from edgedr.sealing.signatures import PublicKey, Signer
 
 UNSIGNED = f"{SIGNATURE} is missing"
 """The damage that ``--allow-unsigned`` looks past."""
@@ -96,8 +98,10 @@ class Repository:
         """Read one manifest. Raises ``Damaged`` if it is not one, or not this backup's, and ``ObjectMissing``."""
         return self._decode(place, self._read(place, MANIFEST, MAX_MANIFEST))
 
-    def signed_manifest(self, place: Place) -> tuple[Manifest, PublicKey]:
+    def signed_manifest(self, place: Place) -> "tuple[Manifest, PublicKey]":
         """Read one manifest and check its signature; return whose that is. Raises ``Damaged``, ``ObjectMissing``."""
+        from edgedr.sealing.signatures import MAX_SIGNATURE, verify  # noqa: PLC0415
+
         data = self._read(place, MANIFEST, MAX_MANIFEST)
         try:
             signature = self._read(place, SIGNATURE, MAX_SIGNATURE)
@@ -144,7 +148,7 @@ class Repository:
                 except (Damaged, StorageError) as error:
                     yield error.message
 
-    def commit(self, place: Place, manifest: Manifest, signer: Signer) -> None:
+    def commit(self, place: Place, manifest: Manifest, signer: "Signer") -> None:
         """Make a backup exist, once all its segments do."""
         data = strictjson.encode(manifest)
         self.write_recipe()

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeAlias
 
-from edgedr.model import EtcdFacts, Finding, Inventory
+from edgedr.inventory import Inventory
+from edgedr.model import EtcdFacts, Finding
 from edgedr.node.node import Node
 from edgedr.steps import Step
 from edgedr.storage.base import ByteSink

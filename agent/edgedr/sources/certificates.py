@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from edgedr.errors import SourceError
-from edgedr.model import EntryKind, Finding, Inventory, Severity
+from edgedr.inventory import EntryKind, Inventory
+from edgedr.model import Finding, Severity
 from edgedr.node.files import Files, matches
 from edgedr.node.node import Node
 from edgedr.node.seen import Seen

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from edgedr.errors import SourceError
+from edgedr.inventory import Inventory
 from edgedr.layouts import Layout
-from edgedr.model import Bytes, EtcdFacts, Finding, Inventory, Severity, Status
+from edgedr.model import Bytes, EtcdFacts, Finding, Severity, Status
 from edgedr.node.node import Node
 from edgedr.sources.base import Captured, Count, Fact, Spool, Stream
 from edgedr.steps import PlaceArtifact, Step

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgedr.model import Bytes, EntryKind, Finding, Inventory, Severity
+from edgedr.inventory import EntryKind, Inventory
+from edgedr.model import Bytes, Finding, Severity
 from edgedr.node.files import MAX_FILE_BYTES, Files, matches
 from edgedr.node.node import Node
 from edgedr.node.seen import Seen, Skipped

@@ -1,0 +1,101 @@
+"""Whether the next backup is a full or a delta, and why. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from edgedr.errors import Damaged
+from edgedr.model import Class, Manifest
+from edgedr.repository.chains import chain_of
+from edgedr.repository.repository import Listed
+
+LARGE_DELTA_PERCENT = 60
+
+
+@dataclass(frozen=True, slots=True)
+class ChainPolicy:
+    """When a new full is due."""
+
+    full_every: timedelta = timedelta(hours=24)
+    max_chain: int = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """What is known about the backup to be: when, for whom, of which etcd, in what segments."""
+
+    now: datetime
+    lineage: str
+    recipients: tuple[str, ...]
+    cluster_id: str | None
+    segment_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Full or delta, each reason a sentence; for a delta, the chain it continues, full first."""
+
+    kind: Class
+    reasons: tuple[str, ...]
+    chain: tuple[Manifest, ...] = ()
+
+    @property
+    def parent(self) -> Manifest | None:
+        """The backup to compress against."""
+        return self.chain[-1] if self.chain else None
+
+
+def decide(
+    listed: Sequence[Listed],
+    capture: Capture,
+    policy: ChainPolicy,
+    *,
+    parent_problem: str | None,
+    asked_full: bool = False,
+) -> Decision:
+    """Choose between full and delta. ``listed`` are the committed backups of the node, oldest first.
+
+    ``parent_problem`` says why the cached plaintext of the newest backup cannot be used; ``None``: it was verified.
+    """
+    if asked_full:
+        return Decision(Class.FULL, ("a full was asked for",))
+    if not listed:
+        return Decision(Class.FULL, ("there is no backup yet",))
+    newest = listed[-1]
+    if newest.manifest is None:
+        return Decision(Class.FULL, (f"the newest backup is damaged: {newest.damage[0]}",))
+    try:
+        chain = chain_of(newest.manifest, {backup.id: backup for backup in listed})
+    except Damaged as error:
+        return Decision(Class.FULL, (error.message,))
+    reasons = tuple(_reasons_for_full(chain, capture, policy))
+    if parent_problem is not None:
+        reasons += (parent_problem,)
+    if reasons:
+        return Decision(Class.FULL, reasons)
+    return Decision(Class.DELTA, (f"continues the chain of {chain[0].id}, {len(chain)} so far",), chain)
+
+
+def _reasons_for_full(chain: Sequence[Manifest], capture: Capture, policy: ChainPolicy) -> list[str]:
+    full, parent = chain[0], chain[-1]
+    reasons = []
+    age = capture.now - full.created
+    if age >= policy.full_every:
+        reasons.append(f"the last full is {_hours(age)} old, {_hours(policy.full_every)} is the limit")
+    if len(chain) > policy.max_chain:
+        reasons.append(f"the chain has {len(chain) - 1} deltas, {policy.max_chain} is the limit")
+    if len(chain) > 1 and parent.sealed_size * 100 > full.sealed_size * LARGE_DELTA_PERCENT:
+        reasons.append(f"the last delta was larger than {LARGE_DELTA_PERCENT} % of its full")
+    if set(capture.recipients) != set(parent.recipients):
+        reasons.append("the recipients changed")
+    if parent.etcd is not None and capture.cluster_id is not None and parent.etcd.cluster_id != capture.cluster_id:
+        reasons.append(f"etcd's cluster id changed from {parent.etcd.cluster_id} to {capture.cluster_id}")
+    if capture.lineage != parent.lineage:
+        reasons.append("the node was restored, moved or set up anew since the last backup")
+    if capture.segment_size != parent.segment_size:
+        reasons.append("the segment size changed")
+    return reasons
+
+
+def _hours(span: timedelta) -> str:
+    return f"{span.total_seconds() / 3600:.1f} h"
