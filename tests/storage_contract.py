@@ -6,7 +6,8 @@ from edgedr.errors import ObjectExists, ObjectMissing, StorageError
 from edgedr.storage.base import Storage
 
 HOSTILE = (
-    "", "/", "a//b", "/etc/passwd", "..", "../a", "a/../b", "a/..", ".", "./a", "a/.", ".hidden", "a/.hidden", "a/", "a\0b",
+    "", "/", "a//b", "/etc/passwd", "..", "../a", "a/../b", "a/..", ".", "./a", "a/.", ".hidden", "a/.hidden", "a/",
+    "a\0b",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ class Bench:
         self.recipient = parse_recipient(made.recipient)
         self.lab = Lab(path / "a node's own")
 
-    def back_up(self, data: bytes, **changes: object) -> BackupId:
+    def back_up(self, data: bytes, **changes: Any) -> BackupId:
         return self.lab.back_up(data, recipients=(self.recipient,), **changes).manifest.id
 
     def recover(self, backup: BackupId | str, *, signers: bool = True) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -159,7 +160,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
 
 @pytest.fixture
 def etcd(running: EtcdCluster) -> Iterator[EtcdCluster]:
-    """Give three members that are well, and make them well again."""
+    """Give three members that are well and level with each other, and make them well again."""
+    members = range(len(running.members))
+    for _ in range(100):
+        if len({running.revision(through=number) for number in members}) == 1:
+            break
+        time.sleep(0.1)
     yield running
     running.disconnect()
     for member in running.members:

@@ -11,42 +11,10 @@ from edgedr.cli.main import main
 from edgedr.settings import load
 from edgedr.wiring import open_repository, open_state
 from tests.lab import faults
-from tests.lab.fake_source import OPERATOR, bytes_of
+from tests.lab.damage import flipped
+from tests.lab.site import DATA, back_up, init, move, site, without_etcd
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
-
-DATA = bytes_of(1, 10_000)
-ROOT_FILES = {"etc/hostname": b"cp-1\n", "etc/machine-id": b"0123456789abcdef0123456789abcdef\n", "srv/a": DATA[:5000]}
-
-
-def site(path: Path) -> Path:
-    """Lay a node's root below ``path``, and return where its configuration belongs."""
-    for name, data in ROOT_FILES.items():
-        (path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / "root" / name).write_bytes(data)
-    return path / "etc/edgedr.toml"
-
-
-def init(path: Path) -> int:
-    """Run `edgedr init`."""
-    return main(
-        ["--config", str(path / "etc/edgedr.toml"), "init", "--site", "plant-7", "--root", str(path / "root"),
-         "--recipient", OPERATOR.recipient, "--repository", str(path / "repository"), "--state", str(path / "state"),
-         "--unproven"]
-    )  # fmt: skip
-
-
-def without_etcd(path: Path) -> None:
-    """Let the configuration capture files only."""
-    config = path / "etc/edgedr.toml"
-    text = config.read_text().replace("# disabled = []", 'disabled = ["etcd", "certificates"]')
-    text = text.replace("[sources.files]", '[sources.files]\ninclude = ["/srv"]')
-    config.write_text(text.replace('# keep_free = "256 MiB"', 'keep_free = "1 MiB"'))
-
-
-def back_up(path: Path) -> int:
-    """Run `edgedr backup`."""
-    return main(["--config", str(path / "etc/edgedr.toml"), "backup", "--json"])
 
 
 def expect_tidy(path: Path, backups: int) -> None:
@@ -85,14 +53,8 @@ def test_the_backup_command_killed_at_any_change(scratch: Path, capsys: pytest.C
     capsys.readouterr()
 
 
-def move(origin: Path, copy: Path) -> None:
-    """Let a configuration that was copied name its new place."""
-    config = copy / "etc/edgedr.toml"
-    config.write_text(config.read_text().replace(f'"{origin}/', f'"{copy}/'))
-
-
 def test_init_killed_at_any_change(scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Run again after any death, `init` ends with one whole configuration and one key, private, its public half beside it."""
+    """Run again after any death, `init` ends with one whole configuration, one private key and its public half."""
     for number in itertools.count(1):
         path = scratch / str(number)
         site(path)
@@ -111,3 +73,27 @@ def test_init_killed_at_any_change(scratch: Path, capsys: pytest.CaptureFixture[
     assert back_up(path) == 0
     expect_tidy(path, 1)
     capsys.readouterr()
+
+
+def test_verify_says_where_to_look_next(scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A damaged backup alone is no reason to say that nothing is intact; the next backup does not build upon it."""
+    site(scratch)
+    assert init(scratch) == 0
+    without_etcd(scratch)
+    assert [back_up(scratch) for _ in range(2)] == [0, 0]
+    repository = open_repository(load(scratch / "etc/edgedr.toml"))
+    first, second = repository.list()
+    flipped(scratch / "repository" / first.place.object("node.tar.000.zst.age"))
+    config = ["--config", str(scratch / "etc/edgedr.toml")]
+    capsys.readouterr()
+    assert main([*config, "verify", str(first.id)]) == 7
+    assert "edgedr verify --all" in capsys.readouterr().err
+    assert back_up(scratch) == 0
+    third = repository.list()[-1]
+    assert third.manifest is not None
+    assert third.manifest.reasons == (
+        f"the chain of {second.id} is broken at {first.id}: a verification found it damaged",
+    )
+    capsys.readouterr()
+    assert main([*config, "verify", "--all"]) == 7
+    assert f"{third.id} is intact" in capsys.readouterr().err

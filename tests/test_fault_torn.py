@@ -61,12 +61,12 @@ def test_something_else_in_the_parents_place_costs_one_full(lab: Lab, two: dict[
     """A link, even to the right bytes, a FIFO or a directory that took the cached parent's name is not read."""
     path = lab.cache.path(max(two), BLOB)
     path.rename(lab.path / "elsewhere")
-    make = {
-        "link": lambda: path.symlink_to(lab.path / "elsewhere"),
-        "pipe": lambda: os.mkfifo(path),
-        "directory": path.mkdir,
-    }
-    make[trick]()
+    if trick == "link":
+        path.symlink_to(lab.path / "elsewhere")
+    elif trick == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
     grow(lab, two, THIRD, Class.FULL)
     expect(lab, two)
     assert lab.leftovers() == []

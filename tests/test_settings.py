@@ -1,4 +1,4 @@
-"""The configuration: all that is wrong is said at once, with its place; no secret is ever echoed; the example is true."""
+"""The configuration: all that is wrong is said at once; no secret is ever echoed; the example is true."""
 
 import re
 import subprocess
@@ -280,7 +280,7 @@ def test_what_cannot_be_written_is_refused(recipient: str) -> None:
 
 def _settings_of(kind: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
     """Return every setting by its dotted name, with type and field."""
-    found = {}
+    found: dict[str, tuple[Any, Any]] = {}
     hints = get_type_hints(kind)
     for item in fields(kind):
         name = f"{place}{item.name}"
@@ -292,7 +292,7 @@ def _settings_of(kind: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
 
 
 def _flat(table: dict[str, Any], place: str = "") -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in table.items():
         found |= _flat(value, f"{place}{name}.") if isinstance(value, dict) else {f"{place}{name}": value}
     return found
@@ -304,7 +304,7 @@ def test_every_setting_is_in_the_example() -> None:
 
 
 def test_every_commented_default_is_the_default(recipient: str) -> None:
-    """With every comment taken away, the example means the same as without: but for those that are found on the node."""
+    """With its comments taken off, the example means the same, but for what is found on the node by default."""
     text = re.sub(r"^# ([a-z_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
     found_on_the_node = r"^(?:endpoints|ca|cert|key) = .*$"
     assert parse(re.sub(found_on_the_node, "", text, flags=re.MULTILINE).encode(), "x") == load(EXAMPLE)
@@ -315,7 +315,7 @@ def test_a_wrong_configuration_ends_with_2(tmp_path: Path) -> None:
     """The command says all problems on stderr, one a line, and ends with the code for configuration."""
     config = tmp_path / "edgedr.toml"
     config.write_text(f'[node]\nsite = "plant-7"\n[sealing]\nrecipients = ["{CANARY}"]\n')
-    command = [sys.executable, "-m", "edgedr", "--config", config, "config", "check"]
+    command = [sys.executable, "-m", "edgedr", "--config", str(config), "config", "check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""

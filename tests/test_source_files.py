@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgedr.layouts import KUBEADM
-from edgedr.model import Finding, Severity
+from edgedr.model import Bytes, Finding, Severity
 from edgedr.node.files import Files
 from edgedr.node.node import Node
 from edgedr.sources.base import Captured, TakePath
@@ -119,7 +119,9 @@ def test_settings_add_and_take_away(root: Path) -> None:
 def test_large_files_are_left_out_and_said(root: Path) -> None:
     """One forgotten dump does not make every backup a large one."""
     (root / "etc/kubernetes/dump").write_bytes(bytes(2000))
-    items = captured(root, FilesSource(max_file_bytes=1999, exclude=("/etc/kubernetes/pki", "/etc/kubernetes/*.*")))
+    items = captured(
+        root, FilesSource(max_file_bytes=Bytes(1999), exclude=("/etc/kubernetes/pki", "/etc/kubernetes/*.*"))
+    )
     assert "/etc/kubernetes/dump" not in paths(items)
     assert complaints(items)["/etc/kubernetes/dump"] == "left out: 2000 bytes are too many"
 

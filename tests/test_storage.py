@@ -1,5 +1,6 @@
 """The storages, each held to the contract; and what a directory promises beyond it."""
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -147,6 +148,22 @@ def test_what_a_dead_writer_left_is_swept(storage: DirectoryStorage) -> None:
     assert storage.sweep() == 1
     assert not list(storage.root.rglob(".*.part"))
     assert get(storage, "v1/a/object") == b"x"
+
+
+def test_a_name_that_cannot_be_made_durable_is_taken_back(
+    storage: DirectoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the directory cannot be put on disk after an object got its name, the write failed, and the name is free."""
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) and names(storage):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StorageError, match="Input/output error"):
+        put(storage, "v1/a")
+    assert names(storage) == []
+    assert not list(storage.root.rglob("*.part"))
 
 
 def test_strangers_are_left_alone(storage: DirectoryStorage) -> None:

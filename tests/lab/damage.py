@@ -31,6 +31,10 @@ def _eighth(number: int) -> Damage:
     return lambda path: cut(path, path.stat().st_size * number // 8)
 
 
+def _longer(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
 TORN: dict[str, Damage] = {
     **{f"cut to {number}/8": _eighth(number) for number in range(8)},
     "cut by a byte": lambda path: cut(path, path.stat().st_size - 1),
@@ -38,6 +42,6 @@ TORN: dict[str, Damage] = {
     "zeroed tail": lambda path: zeroed(path, 0.5),
     "first bit": lambda path: flipped(path, 0),
     "middle bit": flipped,
-    "a byte more": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "a byte more": _longer,
     "gone": Path.unlink,
 }

@@ -17,7 +17,7 @@ from edgedr.model import BackupId, EtcdFacts, Finding
 from edgedr.node.files import Files
 from edgedr.node.node import Node
 from edgedr.recovery.recover import Extracted, Order, recover
-from edgedr.repository.chains import chain_of
+from edgedr.repository.chains import by_id, chain_of
 from edgedr.repository.checking import Verdict, check
 from edgedr.repository.choice import ChainPolicy
 from edgedr.repository.names import RECIPE
@@ -157,7 +157,7 @@ class Lab:
 
     def get(self, backup: BackupId) -> Listed:
         """Return one committed backup."""
-        return next(listed for listed in self.listed() if listed.id == backup)
+        return by_id(self.listed())[backup]
 
     def verify(
         self, *wanted: BackupId, key: bool = True, trust: Trust | None = None, person: Person = OPERATOR
@@ -175,14 +175,18 @@ class Lab:
         manifest = self.get(backup).manifest
         assert manifest is not None
         sink = _Collected()
-        chain = chain_of(manifest, {one.id: one for one in listed})
+        chain = chain_of(manifest, by_id(listed))
         read_artifact(self.repository, chain, artifact, (OPERATOR.identity,), {backup: sink})
         return bytes(sink.data)
 
     def restore(self, backup: BackupId, target: Path, **changes: object) -> Extracted:
         """Extract a backup below ``target``; ``changes`` are fields of ``Order``."""
+        return self.restore_listed(self.get(backup), target, **changes)
+
+    def restore_listed(self, backup: Listed, target: Path, **changes: object) -> Extracted:
+        """Extract a backup as it is listed, in whatever state."""
         order = Order(
-            backup=self.get(backup),
+            backup=backup,
             target=target,
             sources=(BlobSource(),),
             identities=(OPERATOR.identity,),

@@ -8,8 +8,10 @@ from edgedr.cli import terminal
 from edgedr.cli.parser import Arguments
 from edgedr.cli.places import chosen, listed, open_place
 from edgedr.errors import Damaged
-from edgedr.model import BackupId, Manifest
+from edgedr.model import Manifest
+from edgedr.repository import chains
 from edgedr.repository.chains import chain_of, clones, dependents
+from edgedr.repository.names import Place
 from edgedr.repository.repository import Listed
 
 
@@ -19,7 +21,7 @@ def list_backups(arguments: Arguments) -> int:
     backups = listed(repository, arguments)
     conditions = _conditions(backups)
     if arguments.json:
-        terminal.say_json([_row(backup, conditions[backup.id]) for backup in backups])
+        terminal.say_json([_row(backup, conditions[backup.place]) for backup in backups])
         return 0
     if not backups:
         terminal.say(f"no backups in {repository.storage.describe()} yet; `edgedr backup` makes one")
@@ -36,7 +38,7 @@ def list_backups(arguments: Arguments) -> int:
                 str(backup.place.kind),
                 terminal.size(sum(backup.objects.values())),
                 str(backup.manifest.proof) if backup.manifest else "-",
-                conditions[backup.id],
+                conditions[backup.place],
             )
             for backup in of_node
         ]
@@ -58,7 +60,7 @@ def show(arguments: Arguments) -> int:
     if arguments.json:
         terminal.say_json(
             {
-                **_row(backup, _conditions(backups)[backup.id]),
+                **_row(backup, _conditions(backups)[backup.place]),
                 "chain": [str(manifest.id) for manifest in chain],
                 "dependents": [str(one) for one in dependents(backup.id, backups)],
                 "recipients": list(backup.manifest.recipients),
@@ -97,7 +99,8 @@ def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backup
         terminal.line("", f"from {chain[0].id}")
     following = dependents(backup.id, backups)
     if following:
-        terminal.line("", terminal.plural(len(following), "later backup") + " depend on it")
+        depend = "depends" if len(following) == 1 else "depend"
+        terminal.line("", f"{terminal.plural(len(following), 'later backup')} {depend} on it")
     terminal.line("proof", f"{manifest.proof}: {manifest.proof.meaning}")
     terminal.line("sealed for", *manifest.recipients)
     terminal.say()
@@ -126,27 +129,27 @@ def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backup
 
 def _chain(manifest: Manifest, backups: Sequence[Listed]) -> tuple[Manifest, ...]:
     try:
-        return chain_of(manifest, {backup.id: backup for backup in backups})
+        return chain_of(manifest, chains.by_id(backups))
     except Damaged as error:
         terminal.warn(error.message, "`edgedr verify --all` says which backups are intact")
         return (manifest,)
 
 
-def _conditions(backups: Sequence[Listed]) -> dict[BackupId, str]:
+def _conditions(backups: Sequence[Listed]) -> dict[Place, str]:
     """Say of each backup what a person must know before relying on it; nothing where all is well."""
-    by_id = {backup.id: backup for backup in backups}
+    by_id = chains.by_id(backups)
     found = {}
     for backup in backups:
         if backup.damage:
-            found[backup.id] = f"damaged: {backup.damage[0]}"
+            found[backup.place] = f"damaged: {backup.damage[0]}"
             continue
         assert backup.manifest is not None
         try:
             chain_of(backup.manifest, by_id)
         except Damaged as error:
-            found[backup.id] = f"damaged: {error.message}"
+            found[backup.place] = f"damaged: {error.message}"
             continue
-        found[backup.id] = "" if backup.manifest.complete else "incomplete"
+        found[backup.place] = "" if backup.manifest.complete else "incomplete"
     return found
 
 

@@ -14,6 +14,7 @@ from edgedr.errors import Damaged, ObjectMissing, RestoreStopped
 from edgedr.inventory import Inventory
 from edgedr.model import BackupId, Finding, Manifest
 from edgedr.recovery.extract import extract
+from edgedr.repository import chains
 from edgedr.repository.chains import chain_of
 from edgedr.repository.checking import check
 from edgedr.repository.reading import read_artifact
@@ -61,7 +62,7 @@ def recover(repository: Repository, listed: Sequence[Listed], order: Order, watc
     as it was.
     """
     _refuse_occupied(order.target)
-    by_id = {backup.id: backup for backup in listed}
+    by_id = chains.by_id(listed)
     try:
         chain, key = _believed_chain(repository, by_id, order)
         require_match(order.identities, chain[-1].recipients, str(order.backup.id))

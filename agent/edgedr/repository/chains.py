@@ -1,10 +1,22 @@
 """Chains: which backups one leads back through, and which forward. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from edgedr.errors import Damaged
 from edgedr.model import BackupId, Manifest
 from edgedr.repository.repository import Listed
+
+
+def by_id(listed: Iterable[Listed]) -> dict[BackupId, Listed]:
+    """Return backups by id. Where a copy stands under another class or node, the one that is what it says is taken."""
+    return {backup.id: backup for backup in sorted(listed, key=lambda backup: backup.manifest is not None)}
+
+
+def distinct(listed: Iterable[Listed]) -> tuple[Listed, ...]:
+    """Return backups in their order, without copies that stand where another one of their id belongs."""
+    listed = tuple(listed)
+    taken = by_id(listed)
+    return tuple(backup for backup in listed if taken[backup.id] is backup)
 
 
 def chain_of(manifest: Manifest, listed: Mapping[BackupId, Listed]) -> tuple[Manifest, ...]:

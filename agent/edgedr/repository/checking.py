@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from edgedr.errors import Damaged, StorageError, WrongKey
 from edgedr.model import BackupId, Manifest, Proof
+from edgedr.repository import chains
 from edgedr.repository.chains import chain_of
 from edgedr.repository.reading import read_artifact
 from edgedr.repository.repository import Listed, Repository
@@ -44,7 +45,7 @@ def check(
     With identities L2: it decrypts, and the plaintext hashes hold; what was sealed for others only stays at L1. Each
     object is read once a level. Raises ``WrongKey``, before any segment is opened, if they open nothing of it.
     """
-    by_id = {backup.id: backup for backup in listed}
+    by_id = chains.by_id(listed)
     needed = _closure(wanted, by_id)
     opened = _opened(identities, needed, by_id)
     own: dict[BackupId, tuple[str, ...]] = {}

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from edgedr.errors import Damaged
 from edgedr.model import Class, Manifest
-from edgedr.repository.chains import chain_of
+from edgedr.repository.chains import by_id, chain_of
 from edgedr.repository.repository import Listed
 
 LARGE_DELTA_PERCENT = 60
@@ -65,7 +65,7 @@ def decide(
     if newest.manifest is None:
         return Decision(Class.FULL, (f"the newest backup is damaged: {newest.damage[0]}",))
     try:
-        chain = chain_of(newest.manifest, {backup.id: backup for backup in listed})
+        chain = chain_of(newest.manifest, by_id(listed))
     except Damaged as error:
         return Decision(Class.FULL, (error.message,))
     reasons = tuple(_reasons_for_full(chain, capture, policy))

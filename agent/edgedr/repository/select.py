@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from edgedr.errors import ConfigurationError, NoSuchBackup
+from edgedr.repository.chains import distinct
 from edgedr.repository.repository import Listed
 
 LATEST = "latest"
@@ -15,6 +16,7 @@ def select(listed: Sequence[Listed], wanted: str) -> Listed:
 
     Raises ``NoSuchBackup`` if none or several fit.
     """
+    listed = distinct(listed)
     if not listed:
         raise NoSuchBackup(
             "there is no backup here", hint="`edgedr backup` makes one; --repository names another place"
@@ -35,6 +37,7 @@ def select(listed: Sequence[Listed], wanted: str) -> Listed:
 
 def select_at(listed: Sequence[Listed], time: datetime) -> Listed:
     """Return the newest backup made at ``time`` or before, by the node's clock at capture; ordered by sequence."""
+    listed = distinct(listed)
     older = [backup for backup in _only_node(listed) if backup.id.created <= time] if listed else []
     if not older:
         raise NoSuchBackup(

@@ -94,7 +94,7 @@ def refusal(error: Exception, what: str) -> WrongKey | Damaged:
         return WrongKey(
             f"cannot open {what}: {' '.join(str(error).split())}", hint="install the age plugin that the identity names"
         )
-    return Damaged(f"{what} is damaged: {error}")
+    return Damaged(f"{what} is damaged: {error}", hint="take another copy of it")
 
 
 def _lines(path: Path, data: bytes) -> list[str]:

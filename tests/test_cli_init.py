@@ -1,0 +1,191 @@
+"""`edgedr init` and `edgedr keys prove`, as an operator types them."""
+
+import base64
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgedr.cli.main import main
+from edgedr.sealing.identities import make_identity
+from edgedr.settings import load
+from tests.lab.operator import Operator, Said, files_with, with_two_backups
+from tests.lab.tools import need
+
+
+@pytest.fixture
+def node(scratch: Path) -> Operator:
+    return Operator(scratch)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Operator:
+    return with_two_backups(tmp_path_factory.mktemp("node"))
+
+
+@pytest.fixture
+def look(kept: Operator, capsys: pytest.CaptureFixture[str]) -> Said:
+    return Said(kept, capsys)
+
+
+def test_init_finds_the_layout_and_writes_what_is_needed(node: Operator) -> None:
+    """The configuration, the signing key and the state, each with its own mode; the host name is the node's."""
+    said, complained = node.run(*node.init_words(), "--unproven")
+    assert "kubeadm" in said
+    assert "Kubernetes 1.36" in said
+    assert "is not proven" in complained
+    settings = load(node.config)
+    assert (settings.node.site, settings.node.name) == ("plant-7", "cp-1")
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in node.state.iterdir() if path.is_file()} == {
+        "signing.key": 0o600,
+        "signing.key.pub": 0o644,
+        "state.json": 0o600,
+        "lock": 0o600,
+    }
+    assert stat.S_IMODE(node.state.stat().st_mode) == 0o700
+    line = next(line.strip() for line in said.splitlines() if 'namespaces="edgedr"' in line)
+    assert line.startswith("cp-1@plant-7 ")
+    assert " ".join(line.split()[2:]) in (node.state / "signing.key.pub").read_text()
+
+
+def _converse(node: Operator, *options: str, answer: str, tries: int = 3) -> tuple[int, str]:
+    """Run init, and answer its challenge with ``edgedr``, with ``age``, or wrongly; return how it ended and said."""
+    command = [sys.executable, "-u", "-m", "edgedr", *node.words(*options)]
+    said = ""
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for line in process.stdout:
+            said += line
+            match = re.search("keys prove --identity key.txt '(.*)'", line)
+            if secret := re.search("AGE-SECRET-KEY-[A-Z0-9]+", line):
+                node.identity.write_text(secret[0] + "\n")
+            if match is None:
+                continue
+            if answer == "edgedr":
+                given, _ = node.run("keys", "prove", match[1], "--identity", node.identity)
+            elif answer == "age":
+                age: list[str | Path] = [need("age"), "-d", "-i", node.identity]
+                given = subprocess.run(
+                    age, input=base64.b64decode(match[1]), capture_output=True, check=True
+                ).stdout.decode()
+                given += "\n"
+            else:
+                given = f"{answer}\n" * tries
+            process.stdin.write(given)
+            process.stdin.flush()
+            if answer not in {"edgedr", "age"}:
+                process.stdin.close()
+    node.printed.append(said)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("answer", ["edgedr", "age"])
+def test_somebody_proves_that_backups_can_be_opened(node: Operator, answer: str) -> None:
+    """The challenge is answered with edgedr, or with stock age; a second init does not ask again."""
+    code, said = _converse(node, *node.init_words(), answer=answer)
+    assert code == 0, said
+    assert "proven          recipient" in said
+    assert "can open backups of this node" in said
+    again, complained = node.run(*node.init_words())
+    assert "left as it is" in again
+    assert "prove" not in again + complained
+
+
+@pytest.mark.parametrize(("answer", "tries"), [("0000-0000-0000", 3), ("no", 1)])
+def test_wrong_answers_prove_nothing(node: Operator, answer: str, tries: int) -> None:
+    """After three wrong answers, or none, init ends with 2; every backup says so until somebody proves it."""
+    code, said = _converse(node, *node.init_words(), answer=answer, tries=tries)
+    assert code == 2
+    assert said.count("that is not it") == tries
+    assert "nobody has proven that" in said
+    node.config.write_text(node.config.read_text().replace("# disabled = []", 'disabled = ["etcd"]'))
+    _, complained = node.run("backup")
+    assert f"warn: nobody has proven that recipient {node.recipient}" in complained
+    code, said = _converse(node, *node.init_words(), answer="edgedr")
+    assert code == 0, said
+    assert "nobody has proven" not in node.run("backup")[1]
+
+
+def test_a_recipient_added_later_is_not_taken_for_proven(node: Operator) -> None:
+    """Whoever edits the configuration is told that nobody showed the new key to open anything."""
+    code, said = _converse(node, *node.init_words(), answer="edgedr")
+    assert code == 0, said
+    escrow = make_identity().recipient
+    text = node.config.read_text().replace("# disabled = []", 'disabled = ["etcd"]')
+    node.config.write_text(text.replace("recipients = [\n", f'recipients = [\n  "{escrow}",\n'))
+    _, complained = node.run("backup")
+    assert f"nobody has proven that recipient {escrow}" in complained
+    assert node.recipient not in complained
+
+
+def test_a_new_identity_is_shown_once_and_kept_nowhere(node: Operator) -> None:
+    """Its secret is on the screen, and in no file of the node."""
+    words = [word for word in node.init_words() if word not in {"--recipient", node.recipient}]
+    code, said = _converse(node, *words, "--new-identity", answer="edgedr")
+    assert code == 0, said
+    (secret,) = re.findall("AGE-SECRET-KEY-1[A-Z0-9]+", said)
+    assert node.identity.read_text().strip() == secret  # the person's own copy
+    assert files_with(node.directory, secret) == [node.identity]
+    again, _ = node.run("init", "--site", "plant-7")
+    assert "AGE-SECRET" not in again
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--site", "plant-8"], "--site"),
+        (["--site", "plant-7", "--node", "cp-2"], "--node"),
+        (["--site", "plant-7", "--recipient", make_identity().recipient], "--recipient"),
+        (["--site", "plant-7", "--new-identity"], "--new-identity"),
+        (["--site", "plant-7", "--repository", "/elsewhere"], "--repository"),
+    ],
+    ids=["site", "node", "recipient", "new identity", "repository"],
+)
+def test_a_second_init_changes_nothing(look: Said, options: list[str], named: str) -> None:
+    """What was asked for and does not stand in the configuration is an error, not silently left undone."""
+    before = look.operator.config.read_text()
+    assert f"and {named} would change it" in look("init", *options, "--unproven", code=2)
+    assert look.operator.config.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--site", "Plant 7", "--recipient", "{}"], "'Plant 7' cannot be the site's name"),
+        (["--site", "p", "--node", "a/b", "--recipient", "{}"], "'a/b' cannot be the node's name"),
+        (["--site", "p"], "no recipient was given"),
+        (["--site", "p", "--recipient", "age1typo"], "age1typo is not an age recipient"),
+        (["--recipient", "{}"], "the following arguments are required: --site"),
+    ],
+)
+def test_init_refuses(node: Operator, capsys: pytest.CaptureFixture[str], options: list[str], expected: str) -> None:
+    """Mistakes are said before anything is written."""
+    said = Said(node, capsys)("init", *(option.format(node.recipient) for option in options), code=2)
+    assert expected in said
+    assert not node.config.exists()
+    assert not node.state.exists()
+
+
+def test_a_private_key_on_the_command_line_is_never_echoed(node: Operator, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pasted where a recipient, a file or an id belongs, or where nothing does."""
+    said = Said(node, capsys)
+    lines = [
+        ["init", "--site", "plant-7", "--recipient", node.secret],
+        ["init", "--site", node.secret, "--recipient", node.recipient],
+        ["list", node.secret],
+        [node.secret],
+        ["keys", "prove", "YWdl", "--identity", node.secret],
+        ["show", "--repository", node.secret],
+        ["show", "--at", node.secret, "--repository", str(node.root)],
+    ]
+    for line in lines:
+        code = main(node.words(*line))
+        text = "".join(said.capsys.readouterr())
+        assert code in {2, 6, 8}, (line, text)
+        assert node.secret not in text

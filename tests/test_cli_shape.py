@@ -1,0 +1,98 @@
+"""What holds for every command: width, help, pipes, start-up."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgedr.cli.parser import COMMANDS
+from edgedr.errors import EXIT_CODES
+from tests.lab.operator import Operator, Said, with_two_backups
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Operator:
+    return with_two_backups(tmp_path_factory.mktemp("node"))
+
+
+@pytest.fixture
+def look(kept: Operator, capsys: pytest.CaptureFixture[str]) -> Said:
+    return Said(kept, capsys)
+
+
+def test_output_fits_80_columns(look: Said) -> None:
+    """What has no long path in it stays within a terminal."""
+    operator = look.operator
+    for words in (["list"], ["show"], ["show", "1"], ["verify", "--all"], ["--help"]):
+        assert max(map(len, look(*words).splitlines())) <= 80, words
+    said, _ = operator.run("backup")
+    assert max(map(len, said.splitlines())) <= 80, said
+
+
+def test_several_nodes_in_one_repository(look: Said, scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each node has its own table; to choose one backup of them, the node is asked for."""
+    copy = scratch / "usb"
+    shutil.copytree(look.operator.repository, copy)
+    other = Operator(scratch / "other")
+    other.init()
+    text = other.config.read_text()
+    other.config.write_text(text.replace('name = "cp-1"', 'name = "cp-2"').replace(str(other.repository), str(copy)))
+    Said(other, capsys)("backup")
+    text = look("list", "--repository", copy)
+    assert text.index("plant-7/cp-1\n") < text.index("plant-7/cp-2\n")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "backups of 2 nodes are here" in look("show", "latest", "--repository", copy, code=8)
+    assert look.json("show", "latest", "--repository", copy, "--node", "cp-2")["node"] == "cp-2"
+
+
+def test_help_lists_commands_and_exit_codes(look: Said) -> None:
+    """Every command, and every code with its meaning, on the first page; each command has its own."""
+    text = look("--help")
+    for code, meaning in EXIT_CODES:
+        assert f"{code:>2}  {meaning}" in text
+    for command in COMMANDS:
+        assert command.words[0] in text
+        assert "exit codes:" in look(*command.words, "--help")
+    assert look("--version").startswith("edgedr ")
+
+
+def test_a_reader_that_leaves(kept: Operator) -> None:
+    """``edgedr list | head -0`` prints no complaint, and a failure is still a failure."""
+    read, write = os.pipe()
+    os.close(read)
+    for words, expected in (
+        (["list"], {141}),
+        (["--help"], {0, 141}),
+        (["show", "nothing"], {8}),
+        (["list", "--json"], {141}),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "edgedr", *kept.words(*words)],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in expected, (words, done)
+        assert "BrokenPipe" not in done.stderr
+        assert "Exception" not in done.stderr
+    os.close(write)
+
+
+HEAVY = ["cryptography", "structlog", "rich", "etcd3", "grpc", "yaml", "backports.zstd", "compression.zstd", "asyncio"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "--json"], ["show"]])
+def test_looking_imports_little(kept: Operator, words: list[str]) -> None:
+    """Commands that only look start fast: what seals, signs, draws and talks to servers is not imported."""
+    script = (
+        "import sys; from edgedr.cli.main import main; code = main(sys.argv[1:]);"
+        "print('\\n'.join(['imported:', *sys.modules])); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", script, *kept.words(*words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = set(done.stdout.partition("imported:\n")[2].split("\n"))
+    assert imported & {*HEAVY, "pyrage"} == set()
