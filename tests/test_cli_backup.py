@@ -63,7 +63,7 @@ def test_a_missing_optional_source_ends_with_3(node: Operator, capsys: pytest.Ca
             path.unlink()
     shutil.rmtree(node.root / "var/lib/kubelet/pki", ignore_errors=True)
     text = said("backup", code=3)
-    assert "these sources are missing from it: certificates" in text
+    assert "is stored, but not whole: certificates is missing" in text
     assert "incomplete" in said("list")
     assert said.json("show")["sources"]["certificates"]["status"] == "missing"
     target = node.directory / "restored"

@@ -33,15 +33,24 @@ UNUSABLE = replace(OPERATOR.identity, key=object())
 """An identity that matches, and cannot be used unnoticed: decrypting with it is a ``TypeError``."""
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make two chains once: a full with two deltas, a full with one."""
+    lab = Lab(tmp_path_factory.mktemp("made"))
+    for number, data in enumerate(DATA):
+        lab.back_up(data, full=number == 3)
+    return lab.path
+
+
 @pytest.fixture
-def lab(scratch: Path) -> Lab:
-    return Lab(scratch)
+def lab(made: Path, scratch: Path) -> Lab:
+    shutil.copytree(made, scratch / "lab")
+    return Lab(scratch / "lab")
 
 
 @pytest.fixture
 def ids(lab: Lab) -> tuple[BackupId, ...]:
-    """Make two chains: a full with two deltas, a full with one."""
-    return tuple(lab.back_up(data, full=number == 3).manifest.id for number, data in enumerate(DATA))
+    return tuple(lab.ids())
 
 
 def age_chunk_end(path: Path) -> int:
@@ -119,13 +128,14 @@ def test_damage_is_named_with_what_depends_on_it(
 
 
 def test_a_lost_manifest_breaks_its_chain(lab: Lab, ids: tuple[BackupId, ...], tmp_path: Path) -> None:
-    """A backup whose manifest is gone is not listed; those that were built upon it say so, and by which."""
+    """A backup whose manifest was lost since is listed as damaged, kept, and those built upon it say by which."""
     full, first, second, *_ = ids
     lab.object(first, MANIFEST).unlink()
-    assert first not in lab.ids()
+    assert lab.get(first).damage == (f"{MANIFEST} is missing",)
+    assert lab.repository.sweep() == ()
     verdict = lab.verify()[second]
     assert (verdict.broken_by, verdict.instead) == (first, full)
-    with pytest.raises(Damaged, match=f"the chain of {second} is broken at {first}: it is missing") as caught:
+    with pytest.raises(Damaged, match=f"the chain of {second} is broken at {first}: {MANIFEST} is missing") as caught:
         lab.restore(second, tmp_path / "target")
     assert f"{full} is intact (10 minutes older)" in (caught.value.hint or "")
 

@@ -9,6 +9,7 @@ import pytest
 
 from edgedr.errors import RestoreStopped, StorageError
 from edgedr.model import BackupId
+from edgedr.recovery.target import Target
 from tests.lab import faults
 from tests.lab.fake_source import BLOB, SEGMENT, Lab, bytes_of, churned, expect
 
@@ -74,3 +75,17 @@ def test_a_restore_killed_at_any_change_can_be_run_again(scratch: Path) -> None:
 
 def _restore(lab: Lab, backup: BackupId, target: Path) -> None:
     lab.restore(backup, target)
+
+
+def test_an_extraction_that_is_not_on_disk_is_none(scratch: Path) -> None:
+    """If the last directory cannot be put on disk, extracting failed, as the storage's fault."""
+
+    def finish() -> None:
+        with Target(scratch / "target") as target:
+            target.document("inventory.json", [b"{}"])
+            with faults.watched(1, faults.failing(errno.EIO, for_good=False)):
+                target.finish()
+
+    with pytest.raises(StorageError, match="Input/output error"):
+        finish()
+    assert not (scratch / "target").exists()

@@ -142,7 +142,7 @@ def test_a_torn_state_is_forgotten(lab: Lab, two: dict[BackupId, bytes], torn: s
     assert directory.load() is None
     newest = lab.get(max(two)).manifest
     assert newest is not None
-    state, odd = next_state(directory.load(), newest, "machine")
+    state, odd = next_state(directory.load(), newest, newest.sequence, "machine")
     assert (state.lineage, state.sequence, odd) == (newest.lineage, newest.sequence + 1, None)
     directory.save(state)
     assert directory.load() == state

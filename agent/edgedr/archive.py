@@ -20,7 +20,7 @@ from edgedr import durable, members, strictjson
 from edgedr.errors import Damaged, SourceError
 from edgedr.inventory import Entry, EntryKind, Inventory, LeftOut, SourceRecord
 from edgedr.members import BLOCK, Member
-from edgedr.model import SCHEMA, Finding, Severity
+from edgedr.model import SCHEMA, Finding, Severity, Status
 from edgedr.node.files import Files
 from edgedr.node.seen import Seen, Skipped
 from edgedr.storage.base import ByteSink
@@ -79,6 +79,7 @@ class ArchiveWriter:
         self._inodes: dict[tuple[int, int], _Taken] = {}
         self._documents: dict[str, bytes] = {}
         self._findings: dict[str, list[Finding]] = {}
+        self._lost: dict[PurePosixPath, str] = {}
 
     def __enter__(self) -> Self:
         self._spool = self._stack.enter_context(durable.replacing(self._path, floor=self._floor))
@@ -117,10 +118,14 @@ class ArchiveWriter:
                     kept[above] = replace(directory, entry=replace(directory.entry, source=taken.entry.source))
         self._taken = kept
         self._left_out = {path: left for path, left in self._left_out.items() if left.source != source}
+        self._lost = {path: whose for path, whose in self._lost.items() if whose != source}
         self._findings.pop(source, None)
 
     def finish(self, site: str, node: str, sources: Mapping[str, SourceRecord], sink: ByteSink) -> Inventory:
-        """Write the archive to ``sink`` and return its inventory: ``sources``, with the findings made here added."""
+        """Write the archive to ``sink`` and return its inventory: ``sources``, with what was found here.
+
+        A source of which something could not be taken is partial: a restore would miss it.
+        """
         self._stack.close()
         ordered = self._in_order()
         self._find_lost_targets(ordered)
@@ -128,10 +133,7 @@ class ArchiveWriter:
             schema=SCHEMA,
             site=site,
             node=node,
-            sources={
-                name: replace(record, findings=(*record.findings, *self._findings.get(name, ())))
-                for name, record in sources.items()
-            },
+            sources={name: self._completed(name, record) for name, record in sources.items()},
             entries=tuple(taken.entry for taken in ordered),
             left_out=tuple(self._left_out[path] for path in sorted(self._left_out, key=os.fsencode)),
         )
@@ -149,19 +151,29 @@ class ArchiveWriter:
         written.end()
         return inventory
 
+    def _completed(self, source: str, record: SourceRecord) -> SourceRecord:
+        record = replace(record, findings=(*record.findings, *self._findings.get(source, ())))
+        lost = [str(path) for path, whose in self._lost.items() if whose == source]
+        if not lost or record.status is not Status.OK:
+            return record
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        return replace(record, status=Status.PARTIAL, reason=f"could not take {lost[0]}{more}")
+
     def _take(self, path: PurePosixPath, source: str) -> None:
         slot = _Slot(self._spool)
         seen = self._files.look(path)
         known = self._same_file(seen)
         above = self._taken.get(path.parent)
         if str(path) == OWN:
-            seen = Skipped("the name is edgedr's own")
+            seen = Skipped("the name is edgedr's own", lost=False)
         elif len(path.parts) > 2 and (above is None or above.entry.kind is not EntryKind.DIRECTORY):  # noqa: PLR2004
             seen = Skipped("the directory that it is in could not be taken")
         elif known is None:
             seen = self._files.read(path, slot)
         if isinstance(seen, Skipped):
             self._left_out[path] = LeftOut(str(path), source, seen.reason)
+            if seen.lost:
+                self._lost[path] = source
             return
         if len(self._taken) >= MAX_MEMBERS:
             raise SourceError(f"more than {MAX_MEMBERS} paths, the last one {path}", hint="take fewer paths")
@@ -169,6 +181,7 @@ class ArchiveWriter:
         notes = list(seen.notes)
         if seen.kind is EntryKind.DIRECTORY and not self._files.listable(path):
             notes.append("cannot be listed: what is below it may be missing")
+            self._lost[path] = source
         self._find(source, path, *notes)
 
     def _same_file(self, seen: Seen | Skipped) -> _Taken | None:

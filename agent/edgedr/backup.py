@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import assert_never
+from typing import BinaryIO, assert_never
 
 from edgedr import __version__, durable
 from edgedr.archive import NODE_TAR, ArchiveWriter
@@ -79,8 +79,8 @@ class Outcome:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The optional sources that are not in it."""
-        return tuple(name for name, source in self.manifest.sources.items() if source.status is Status.MISSING)
+        """The sources that are not in it, or not whole."""
+        return tuple(name for name, source in self.manifest.sources.items() if source.status is not Status.OK)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -304,7 +304,8 @@ def _seal(task: Task, place: Place, plain: _Plain, decision: Decision, watcher: 
     against = parent.artifact(plain.name) if parent else None
     segments = []
     watcher.begin(f"seal {plain.name}", plain.size)
-    with durable.open_for_reading(task.cache.path(place.id, plain.name)) as file:
+    with durable.open_for_reading(task.cache.path(place.id, plain.name)) as opened:
+        file = _Reread(opened)
         for number, size in enumerate(segment_sizes(plain.size, task.segment_size)):
             name = segment_object(plain.name, number)
             prefix = None
@@ -314,6 +315,10 @@ def _seal(task: Task, place: Place, plain: _Plain, decision: Decision, watcher: 
                 sealed = seal(file, size, out, recipients=task.recipients, prefix=prefix)
             segments.append(Segment(name, sealed.size, sealed.sha256, size))
             watcher.advance(size)
+    if file.digest.hexdigest() != plain.sha256:  # between the first look and this one a disk or a memory lied
+        raise StorageError(
+            f"{plain.name} changed between capture and sealing", hint="check this machine's memory and disk"
+        )
     return Artifact(
         name=plain.name,
         kind=Class.FULL if against is None else Class.DELTA,
@@ -322,6 +327,19 @@ def _seal(task: Task, place: Place, plain: _Plain, decision: Decision, watcher: 
         sha256=plain.sha256,
         segments=tuple(segments),
     )
+
+
+class _Reread:
+    """A file that is hashed once more while it is sealed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.digest.update(data)
+        return data
 
 
 def _prefix(parent: Path, start: int, size: int) -> Prefix | None:
@@ -336,6 +354,7 @@ def _prefix(parent: Path, start: int, size: int) -> Prefix | None:
 def _manifest(
     task: Task, place: Place, captured: _Captured, decision: Decision, artifacts: tuple[Artifact, ...]
 ) -> Manifest:
+    assert captured.inventory is not None
     return Manifest(
         schema=SCHEMA,
         id=place.id,
@@ -351,10 +370,8 @@ def _manifest(
         segment_size=task.segment_size,
         artifacts=artifacts,
         sources={
-            name: SourceResult(
-                Status.OK if notes.reason is None else Status.MISSING, _public(notes.reason), dict(notes.counts)
-            )
-            for name, notes in captured.notes.items()
+            name: SourceResult(record.status, _public(record.status), dict(captured.notes[name].counts))
+            for name, record in captured.inventory.sources.items()
         },
         etcd=captured.etcd,
         recipients=tuple(recipient.fingerprint for recipient in task.recipients),
@@ -363,6 +380,14 @@ def _manifest(
     )
 
 
-def _public(reason: str | None) -> str | None:
+def _public(status: Status) -> str | None:
     """Keep paths and addresses out of the manifest, which anyone with the bucket can read; the inventory has them."""
-    return None if reason is None else "could not be captured; the sealed inventory says why"
+    match status:
+        case Status.OK:
+            return None
+        case Status.PARTIAL:
+            return "something of it could not be taken; the sealed inventory says what"
+        case Status.MISSING:
+            return "could not be captured; the sealed inventory says why"
+        case _:
+            assert_never(status)

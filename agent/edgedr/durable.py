@@ -94,18 +94,19 @@ def make_directory(path: Path, *, mode: int = 0o700) -> None:
     """Make ``path`` and its missing parents, each on disk before the next; the umask has no say."""
     missing: list[Path] = []
     at = path
-    while not at.exists():
-        missing.append(at)
-        at = at.parent
     try:
+        while not at.exists():
+            missing.append(at)
+            at = at.parent
         for directory in reversed(missing):
             with suppress(FileExistsError):  # made by another writer in the meantime: as good
                 os.mkdir(directory, mode)  # noqa: PTH102 - by this name the fault suite finds it
                 os.chmod(directory, mode)  # noqa: PTH101
             fsync_directory(directory.parent)
+        there = path.is_dir()
     except OSError as error:
         raise storage_error(error, "make directory", path) from error
-    if not path.is_dir():
+    if not there:
         raise StorageError(f"{path} is not a directory", hint="move it out of the way")
 
 

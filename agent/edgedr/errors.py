@@ -61,10 +61,17 @@ class WrongKey(EdgedrError):
 
 
 class Damaged(EdgedrError):
-    """Bytes are not what the signed manifest says, or the signature does not hold."""
+    """Bytes are not what the signed manifest says, or the signature does not hold.
+
+    ``backup`` is the id of the one that is damaged, where that is known.
+    """
 
     exit_code = 7
     summary = "damaged"
+
+    def __init__(self, message: str, *, hint: str | None = None, backup: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.backup = backup
 
 
 class NoSuchBackup(EdgedrError):

@@ -130,6 +130,7 @@ class Status(StrEnum):
     """What became of a source in a backup."""
 
     OK = "ok"
+    PARTIAL = "partial"
     MISSING = "missing"
 
 

@@ -104,10 +104,12 @@ class StateDirectory:
         try:
             with durable.open_for_reading(self.signing_key) as file:
                 return Signer.load(file.read(_MAX_STATE), str(self.signing_key))
-        except OSError as error:
+        except FileNotFoundError as error:
             raise ConfigurationError(
-                f"cannot read the signing key {self.signing_key}: {error.strerror}", hint="run `edgedr init` first"
+                f"there is no signing key {self.signing_key}", hint="run `edgedr init` first"
             ) from error
+        except OSError as error:
+            raise durable.storage_error(error, "read", self.signing_key) from error
 
 
 def machine_mark(machine_id: str | None) -> str | None:
@@ -115,12 +117,15 @@ def machine_mark(machine_id: str | None) -> str | None:
     return hashlib.sha256(b"edgedr " + machine_id.strip().encode()).hexdigest()[:16] if machine_id else None
 
 
-def next_state(remembered: State | None, newest: Manifest | None, machine: str | None) -> tuple[State, str | None]:
+def next_state(
+    remembered: State | None, newest: Manifest | None, highest: int, machine: str | None
+) -> tuple[State, str | None]:
     """Decide lineage and sequence of the next backup, and say if something about them is odd. Pure but for new ids.
 
-    What was remembered and the newest backup of the repository are put together: the higher sequence counts.
+    ``newest`` is the newest manifest that can be read, ``highest`` the highest sequence in the repository, readable or
+    not, 0 for none. What was remembered and what is there are put together: the higher sequence counts.
     """
-    sequence = max(remembered.sequence if remembered else 0, newest.sequence if newest else 0) + 1
+    sequence = max(remembered.sequence if remembered else 0, highest) + 1
     if remembered is None:
         lineage = newest.lineage if newest else new_lineage()
         return State(SCHEMA, lineage, sequence, machine), None
@@ -128,4 +133,6 @@ def next_state(remembered: State | None, newest: Manifest | None, machine: str |
     if remembered.machine and machine and remembered.machine != machine:
         moved = "this state directory was made on another machine: a new lineage begins"
         return replace(state, lineage=new_lineage()), moved
+    if remembered.sequence and not highest:
+        return state, f"the repository is empty, though {remembered.sequence} backups were made: is its disk mounted?"
     return state, None

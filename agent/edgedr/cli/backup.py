@@ -31,8 +31,9 @@ def backup(arguments: Arguments) -> int:
     else:
         _print(outcome, said)
     if outcome.missing:
+        lacking = ", ".join(f"{name} is {outcome.manifest.sources[name].status}" for name in outcome.missing)
         raise IncompleteBackup(
-            f"{outcome.manifest.id} is stored, but these sources are missing from it: {', '.join(outcome.missing)}",
+            f"{outcome.manifest.id} is stored, but not whole: {lacking}",
             hint="the reasons are above; mend them and run `edgedr backup` again",
         )
     return 0
@@ -40,10 +41,13 @@ def backup(arguments: Arguments) -> int:
 
 def _run(settings: Settings, watcher: Watcher, *, full: bool) -> tuple[State, list[str], Outcome]:
     directory, node, repository = open_state(settings), open_node(settings), open_repository(settings)
-    known = manifests(repository.list())
+    listed = repository.list()
+    known = manifests(listed)
     remembered = directory.load()
     machine = machine_mark(node.files.text(PurePosixPath("/etc/machine-id")))
-    state, odd = next_state(remembered, known[-1] if known else None, machine)
+    state, odd = next_state(
+        remembered, known[-1] if known else None, max((backup.id.sequence for backup in listed), default=0), machine
+    )
     said = [odd] if odd else []
     twins = clones(known)
     if twins:
@@ -59,7 +63,7 @@ def _run(settings: Settings, watcher: Watcher, *, full: bool) -> tuple[State, li
         policy=settings.chain,
         segment_size=settings.sealing.segment,
         kubernetes_version=kubernetes_version(node),
-        damaged=frozenset(backup.id for backup in repository.list() if str(backup.id) in state.damaged),
+        damaged=frozenset(backup.id for backup in listed if str(backup.id) in state.damaged),
     )
     said += [
         f"nobody has proven that recipient {recipient} can open backups: `edgedr init` asks for it"
@@ -81,7 +85,7 @@ def _print(outcome: Outcome, said: list[str]) -> None:
             artifact = manifest.artifact("etcd.db")
             held = terminal.size(artifact.size) if artifact else ""
             facts = f"{held}  revision {manifest.etcd.revision}, version {manifest.etcd.version}, {facts}"
-        terminal.line(name, f"missing: {record.reason}" if record.reason else facts)
+        terminal.line(name, f"{record.status}: {record.reason}" if record.reason else facts)
         for finding in record.findings:
             _print_finding(finding)
     for left in outcome.inventory.left_out:

@@ -1,5 +1,6 @@
 """What the person at the command line brings along: identities, and whose signatures to believe."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -22,7 +23,8 @@ def identities(arguments: Arguments) -> tuple[Identity, ...]:
 def trust(arguments: Arguments, here: Locations | None) -> Trust:
     """Gather whom to believe: told, kept beside the identity, or, on the node itself, its own key."""
     files = [arguments.allowed_signers] if arguments.allowed_signers else []
-    files += [path for identity in arguments.identity if (path := identity.parent / "allowed_signers").is_file()]
+    beside = [identity.parent / "allowed_signers" for identity in arguments.identity]
+    files += [path for path in dict.fromkeys(beside) if os.path.lexists(path)]
     signers = tuple(signer for path in files for signer in parse_allowed_signers(_read(path), str(path)))
     fingerprints: tuple[str, ...] = () if arguments.trust_signer is None else (arguments.trust_signer,)
     if not all(_FINGERPRINT.fullmatch(fingerprint) for fingerprint in fingerprints):
@@ -63,4 +65,7 @@ def _ask_passphrase(prompt: str) -> str:
         )
     import getpass  # noqa: PLC0415
 
-    return getpass.getpass(prompt)
+    try:
+        return getpass.getpass(prompt)
+    except EOFError as error:
+        raise WrongKey("no passphrase was given", hint="run this on a terminal, and type it") from error

@@ -2,12 +2,15 @@
 
 import base64
 import binascii
+import re
 
 from edgedr.cli import terminal
 from edgedr.cli.keyring import identities
 from edgedr.cli.parser import Arguments
 from edgedr.errors import ConfigurationError, WrongKey
 from edgedr.sealing.identities import open_text
+
+ANSWER = re.compile(r"\d{4}-\d{4}-\d{4}", re.ASCII)
 
 
 def prove(arguments: Arguments) -> int:
@@ -18,5 +21,11 @@ def prove(arguments: Arguments) -> int:
         ciphertext = base64.b64decode(arguments.challenge, validate=True)
     except binascii.Error as error:
         raise ConfigurationError("this is no challenge of `edgedr init`", hint="paste the whole line") from error
-    terminal.say(open_text(ciphertext, identities(arguments)).decode(errors="replace"))
+    answer = open_text(ciphertext, identities(arguments)).decode(errors="replace")
+    if not ANSWER.fullmatch(answer):  # whoever asks for another plaintext wants this key to decrypt for him
+        raise ConfigurationError(
+            "this opens, but it is no challenge of `edgedr init`: its content is not shown",
+            hint="do not answer it; look who sent it, it may be a stolen backup",
+        )
+    terminal.say(answer)
     return 0

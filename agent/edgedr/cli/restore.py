@@ -67,7 +67,8 @@ def _ask(manifest: Manifest, key: PublicKey) -> bool:
     name = principal(manifest.site, manifest.node)
     print(f"{manifest.id} is signed by {key.fingerprint} in the name of {name}.", file=sys.stderr)
     print("This machine does not know that key. `edgedr init` printed it on the node.", file=sys.stderr)
-    return input("believe it? (yes/no) ").strip().lower() == "yes"
+    print("believe it? (yes/no) ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() == "yes"
 
 
 def _print(done: Extracted, arguments: Arguments) -> None:
@@ -81,8 +82,8 @@ def _print(done: Extracted, arguments: Arguments) -> None:
     files = sum(1 for entry in done.inventory.entries if arguments.only is None or entry.source in arguments.only)
     terminal.line("files", terminal.plural(files, "path"), str(arguments.to / "files"))
     for name, record in done.inventory.sources.items():
-        if record.status is Status.MISSING and arguments.only is None:
-            terminal.line("missing", f"{name}: {record.reason}")
+        if record.status is not Status.OK and (arguments.only is None or name in arguments.only):
+            terminal.line(str(record.status), f"{name}: {record.reason}")
     for finding in done.findings:
         style = {Severity.GOOD: "proven", Severity.WARN: "warn", Severity.BAD: "BAD"}[finding.severity]
         terminal.line(style, f"{finding.subject}: {finding.text}")
@@ -99,7 +100,7 @@ def _document(done: Extracted, arguments: Arguments) -> dict[str, object]:
         "to": str(arguments.to),
         "artifacts": {name: str(path) for name, path in done.artifacts.items()},
         "entries": len(done.inventory.entries),
-        "missing": [name for name, r in done.inventory.sources.items() if r.status is Status.MISSING],
+        "missing": [name for name, r in done.inventory.sources.items() if r.status is not Status.OK],
         "findings": [
             {"severity": str(f.severity), "subject": f.subject, "text": f.text, "hint": f.hint} for f in done.findings
         ],

@@ -7,8 +7,9 @@ from edgedr.cli import terminal
 from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
 from edgedr.cli.places import chosen, listed, open_place
-from edgedr.errors import AlreadyRunning, ConfigurationError, Damaged, NoSuchBackup, StorageError
+from edgedr.errors import AlreadyRunning, ConfigurationError, Damaged, NoSuchBackup, RestoreStopped, StorageError
 from edgedr.locations import Locations
+from edgedr.model import Proof
 from edgedr.repository.chains import dependents
 from edgedr.repository.checking import Verdict, check
 from edgedr.repository.repository import Listed
@@ -47,6 +48,13 @@ def verify(arguments: Arguments) -> int:
             f"{len(bad)} of {len(verdicts)} backups cannot be restored; the first is {first.backup.id}: {problem}",
             hint=_instead(verdicts, backups),
         )
+    doubtful = [verdict for verdict in verdicts if verdict.doubt]
+    if doubtful:
+        raise RestoreStopped(
+            f"{len(doubtful)} of {len(verdicts)} backups are signed by somebody unknown here; the first: "
+            f"{doubtful[0].doubt}",
+            hint="give --allowed-signers with the lines that `edgedr init` printed on these nodes",
+        )
     return 0
 
 
@@ -73,15 +81,17 @@ def _remember(here: Locations, verdicts: Sequence[Verdict]) -> None:
 
 
 def _damaged(state: State, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
-    seen = {str(verdict.backup.id): verdict.intact for verdict in verdicts}
-    still = {name for name in state.damaged if not seen.get(name, False)}
-    return tuple(sorted(still | {name for name, intact in seen.items() if not intact}))
+    """Return what to remember: damage stays until a level that could have found it found none."""
+    cleared = {str(verdict.backup.id) for verdict in verdicts if verdict.intact and verdict.level >= Proof.L2}
+    found = {str(verdict.backup.id) for verdict in verdicts if not verdict.intact}
+    return tuple(sorted(set(state.damaged) - cleared | found))
 
 
 def _print(verdicts: Sequence[Verdict], backups: Sequence[Listed], *, believed: bool) -> None:
     for verdict in verdicts:
         if verdict.intact:
-            terminal.line(terminal.colour("ok", "good"), str(verdict.backup.id), f"{verdict.level}")
+            word = terminal.colour("whose?", "warn") if verdict.doubt else terminal.colour("ok", "good")
+            terminal.line(word, str(verdict.backup.id), f"{verdict.level}")
             continue
         terminal.line(terminal.colour("damaged", "bad"), str(verdict.backup.id))
         for problem in verdict.problems:
@@ -105,7 +115,7 @@ def _print(verdicts: Sequence[Verdict], backups: Sequence[Listed], *, believed: 
 def _document(verdict: Verdict, backups: Sequence[Listed]) -> dict[str, object]:
     return {
         "id": str(verdict.backup.id),
-        "state": "ok" if verdict.intact else "damaged",
+        "state": "damaged" if not verdict.intact else "unknown signer" if verdict.doubt else "ok",
         "level": str(verdict.level),
         "problems": list(verdict.problems),
         "broken_by": str(verdict.broken_by) if verdict.broken_by else None,

@@ -134,21 +134,21 @@ class Files:
         return self._twice(lambda: self._pump(path, sink, limit))
 
     def _twice(self, attempt: Callable[[], Seen]) -> Seen | Skipped:
-        reason = ""
+        reason, lost = "", False
         for _ in range(2):  # once more, at once: what is renamed into place is there by then
             try:
                 return attempt()
             except Unfit as unfit:
-                return Skipped(str(unfit))
+                return Skipped(str(unfit), lost=unfit.lost)
             except FileNotFoundError:
-                reason = "vanished while it was being read"
+                reason, lost = "vanished while it was being read", False
             except _Changed:
-                reason = "changed each time it was read"
+                reason, lost = "changed each time it was read", True
             except OSError as error:
                 if error.errno in {errno.ELOOP, errno.ENOTDIR}:
                     return Skipped("a symbolic link stands in its way")
                 return Skipped(f"unreadable: {os.strerror(error.errno or 0).lower()}")
-        return Skipped(reason)
+        return Skipped(reason, lost=lost)
 
     @contextmanager
     def _directory(self, path: PurePosixPath) -> Iterator[int]:

@@ -31,13 +31,18 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A path that cannot be taken, and why."""
+    """A path that cannot be taken, and why. ``lost``: it holds something that a restore would miss."""
 
     reason: str
+    lost: bool = True
 
 
 class Unfit(Exception):
-    """The path is nothing that can be taken: why."""
+    """The path is nothing that can be taken: why; and whether it holds something that a restore would miss."""
+
+    def __init__(self, reason: str, *, lost: bool = True) -> None:
+        super().__init__(reason)
+        self.lost = lost
 
 
 def refuse_unfit(mode: int) -> None:
@@ -49,7 +54,7 @@ def refuse_unfit(mode: int) -> None:
         (stat.S_ISCHR, "character device"),
     ):
         if is_kind(mode):
-            raise Unfit(f"a {word}")
+            raise Unfit(f"a {word}", lost=False)
 
 
 def describe(

@@ -166,9 +166,14 @@ def _fetch(
 
 
 def _refuse_occupied(target: Path) -> None:
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
+    try:
+        strange = target.is_symlink() or (target.exists() and not target.is_dir())
+        occupied = not strange and target.is_dir() and bool(set(os.listdir(target)) - {_STAGING})  # noqa: PTH208
+    except OSError as error:
+        raise durable.storage_error(error, "look at", target) from error
+    if strange:
         raise RestoreStopped(f"{target} is not a directory", hint="name a new directory with --to")
-    if target.is_dir() and set(os.listdir(target)) - {_STAGING}:  # noqa: PTH208
+    if occupied:
         raise RestoreStopped(f"{target} is not empty", hint="nothing is overwritten: name a new directory with --to")
 
 
@@ -211,10 +216,11 @@ def _instead(repository: Repository, listed: Sequence[Listed], order: Order) -> 
     older = [backup for backup in reversed(same) if backup.id < order.backup.id]
     newer = [backup for backup in same if backup.id > order.backup.id]
     trust = order.trust if order.trust.signers or order.trust.fingerprints else None
+    seen: dict[BackupId, tuple[str, ...]] = {}
     for backup in older + newer:
-        with suppress(Damaged, ObjectMissing, RestoreStopped):
-            verdicts = check(repository, listed, [backup.id], trust=trust)
-            if all(verdict.intact for verdict in verdicts):
+        with suppress(Damaged, ObjectMissing):
+            verdicts = check(repository, listed, [backup.id], trust=trust, seen=seen)
+            if all(verdict.intact and not verdict.doubt for verdict in verdicts):
                 apart = abs(order.backup.id.created - backup.id.created)
                 minutes = int(apart.total_seconds() // 60)
                 side = "older" if backup.id < order.backup.id else "newer"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgedr.errors import Damaged, StorageError, WrongKey
+from edgedr.errors import Damaged, RestoreStopped, StorageError, WrongKey
 from edgedr.model import BackupId, Manifest, Proof
 from edgedr.repository import chains
 from edgedr.repository.chains import chain_of
@@ -16,13 +16,17 @@ from edgedr.sealing.signatures import Trust, principal
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was seen of one backup. ``problems`` are its own; ``broken_by`` is the backup whose damage it shares."""
+    """What was seen of one backup. ``problems`` are its own; ``broken_by`` is the backup whose damage it shares.
+
+    ``doubt`` says that it is signed by somebody whom nobody here knows: whole, as far as was looked, but whose?
+    """
 
     backup: Listed
     level: Proof
     problems: tuple[str, ...] = ()
     broken_by: BackupId | None = None
     instead: BackupId | None = None
+    doubt: str | None = None
 
     @property
     def intact(self) -> bool:
@@ -38,24 +42,30 @@ def check(
     trust: Trust | None,
     identities: Sequence[Identity] = (),
     progress: Callable[[int], None] = lambda _: None,
+    seen: dict[BackupId, tuple[str, ...]] | None = None,
 ) -> tuple[Verdict, ...]:
     """Prove ``wanted`` backups and all that their chains lead through, each with a verdict.
 
     Without identities L1: signature (``trust`` says whose; ``None`` asks only that it holds) and ciphertext hashes.
     With identities L2: it decrypts, and the plaintext hashes hold; what was sealed for others only stays at L1. Each
-    object is read once a level. Raises ``WrongKey``, before any segment is opened, if they open nothing of it.
+    object is read once a level; ``seen`` carries what L1 found from one call to the next. Raises ``WrongKey``, before
+    any segment is opened, if they open nothing of it.
     """
     by_id = chains.by_id(listed)
     needed = _closure(wanted, by_id)
     opened = _opened(identities, needed, by_id)
-    own: dict[BackupId, tuple[str, ...]] = {}
+    own: dict[BackupId, tuple[str, ...]] = {} if seen is None else seen
+    doubts: dict[BackupId, str] = {}
     for backup in needed:
-        own[backup] = tuple(_problems(repository, by_id[backup], trust, progress))
+        if backup not in own:
+            own[backup] = tuple(_problems(repository, by_id[backup], trust, doubts, progress))
     if identities:
         for chain in _whole_chains(sorted(opened), by_id, own):
             for backup, problem in _unreadable(repository, chain, identities, progress).items():
                 own[backup] = (problem,)
-    return _verdicts(needed, by_id, own, opened)
+    return tuple(
+        replace(verdict, doubt=doubts.get(verdict.backup.id)) for verdict in _verdicts(needed, by_id, own, opened)
+    )
 
 
 def _opened(
@@ -93,7 +103,11 @@ def _closure(wanted: Sequence[BackupId], by_id: Mapping[BackupId, Listed]) -> li
 
 
 def _problems(
-    repository: Repository, backup: Listed, trust: Trust | None, progress: Callable[[int], None]
+    repository: Repository,
+    backup: Listed,
+    trust: Trust | None,
+    doubts: dict[BackupId, str],
+    progress: Callable[[int], None],
 ) -> list[str]:
     try:
         manifest, key = repository.signed_manifest(backup.place)
@@ -102,6 +116,8 @@ def _problems(
             trust.require(name, key, manifest.created, f"the manifest of {backup.id}")
     except (Damaged, StorageError) as error:
         return [error.message]
+    except RestoreStopped as error:
+        doubts[backup.id] = error.message
     found = list(repository.check(backup.place, manifest))
     progress(manifest.sealed_size)
     return found
@@ -134,13 +150,14 @@ def _unreadable(
     identities: Sequence[Identity],
     progress: Callable[[int], None],
 ) -> dict[BackupId, str]:
-    """Read every artifact of a chain; on damage, find the first link that cannot be read."""
+    """Read every artifact of a chain; say which link cannot be read, and why."""
     for name in sorted({artifact.name for manifest in chain for artifact in manifest.artifacts}):
         for length in _run_ends(chain, name):
             try:
                 read_artifact(repository, chain[:length], name, identities, {}, progress=progress)
-            except Damaged:
-                return _first_unreadable(repository, chain[:length], name, identities)
+            except Damaged as error:
+                known = {str(manifest.id): manifest.id for manifest in chain}
+                return {known.get(error.backup or "", chain[length - 1].id): error.message}
     return {}
 
 
@@ -152,17 +169,6 @@ def _run_ends(chain: Sequence[Manifest], name: str) -> list[int]:
         if manifest.artifact(name) is not None and (following is None or following.parent is None):
             ends.append(length)
     return ends
-
-
-def _first_unreadable(
-    repository: Repository, chain: Sequence[Manifest], name: str, identities: Sequence[Identity]
-) -> dict[BackupId, str]:
-    for length in range(1, len(chain) + 1):
-        try:
-            read_artifact(repository, chain[:length], name, identities, {})
-        except Damaged as error:
-            return {chain[length - 1].id: error.message}
-    return {}
 
 
 def _verdicts(

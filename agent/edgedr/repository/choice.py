@@ -80,6 +80,8 @@ def _reasons_for_full(chain: Sequence[Manifest], capture: Capture, policy: Chain
     full, parent = chain[0], chain[-1]
     reasons = []
     age = capture.now - full.created
+    if age < timedelta(0):
+        reasons.append(f"the last full is {_hours(-age)} in the future: the clock was set back")
     if age >= policy.full_every:
         reasons.append(f"the last full is {_hours(age)} old, {_hours(policy.full_every)} is the limit")
     if len(chain) > policy.max_chain:

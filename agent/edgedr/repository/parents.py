@@ -61,12 +61,19 @@ class ParentCache:
 
     def keep_only(self, backup: BackupId | None) -> None:
         """Forget the artifacts of all other backups."""
+        if self.directory.is_symlink():
+            raise StorageError(
+                f"{self.directory} is a symbolic link",
+                hint="edgedr removes what is in there: set [state] path to the directory itself, or mount it there",
+            )
         try:
             found = sorted(os.listdir(self.directory))  # noqa: PTH208
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise durable.storage_error(error, "list", self.directory) from error
         for name in found:
-            if backup is None or name != str(backup):
+            if _is_ours(name) and (backup is None or name != str(backup)):
                 _remove_tree(self.directory / name)
         if backup is not None:
             for path in sorted((self.directory / str(backup)).glob(f".*{durable.PART_SUFFIX}")):
@@ -75,6 +82,14 @@ class ParentCache:
     def forget(self, backup: BackupId) -> None:
         """Drop what was captured for a backup that will not be."""
         _remove_tree(self.directory / str(backup))
+
+
+def _is_ours(name: str) -> bool:
+    try:
+        BackupId.parse(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _remove_tree(path: Path) -> None:

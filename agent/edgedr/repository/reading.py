@@ -80,15 +80,21 @@ def read_artifact(
             segment = artifact.segments[number]
             prefix = Prefix(plain) if artifact.parent is not None and plain is not None else None
             plain = None  # the prefix holds a copy; two would break the promise about memory
-            plain = _segment(repository, link, segment, identities, prefix)
+            try:
+                plain = _segment(repository, link, segment, identities, prefix)
+            except Damaged as error:
+                error.backup = str(link.manifest.id)
+                raise
             del prefix
             digests[link.manifest.id].update(plain)
             if link.manifest.id in sinks:
                 sinks[link.manifest.id].write(plain)
             progress(segment.size)
-    for link, artifact in carried:
-        if digests[link.manifest.id].hexdigest() != artifact.sha256:
-            raise Damaged(f"{name} of {link.manifest.id} is damaged: its plaintext is not what the manifest says")
+            if number == len(artifact.segments) - 1 and digests[link.manifest.id].hexdigest() != artifact.sha256:
+                raise Damaged(
+                    f"{name} of {link.manifest.id} is damaged: its plaintext is not what the manifest says",
+                    backup=str(link.manifest.id),
+                )
 
 
 def _carrying(chain: Sequence[Link], name: str) -> list[tuple[Link, Artifact]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -28,6 +28,7 @@ UNSIGNED = f"{SIGNATURE} is missing"
 """The damage that ``--allow-unsigned`` looks past."""
 
 MAX_MANIFEST = 8 << 20  # bytes; 40,000 segments fit
+MAX_SEGMENT = 1 << 30  # bytes; a reader needs about four times a segment's memory
 _BLOCK = 1 << 20
 
 
@@ -74,8 +75,19 @@ class Repository:
             yield place, objects.sizes
 
     def list(self) -> tuple[Listed, ...]:
-        """Return the committed backups by site, node and sequence. No signature or hash is checked here."""
-        return tuple(self._look(place, sizes) for place, sizes in self.places() if MANIFEST in sizes)
+        """Return the committed backups by site, node and sequence. No signature or hash is checked here.
+
+        One whose manifest was lost since is among them, as damaged: what is left of it may be all that others need.
+        """
+        places = list(self.places())
+        found = {place: self._look(place, sizes) for place, sizes in places if MANIFEST in sizes}
+        lost = _lost(places, found)
+        listed = [
+            found[place] if place in found else Listed(place, sizes, None, (f"{MANIFEST} is missing",))
+            for place, sizes in places
+            if place in found or place in lost
+        ]
+        return tuple(listed)
 
     def _look(self, place: Place, sizes: dict[str, int]) -> Listed:
         try:
@@ -176,12 +188,11 @@ class Repository:
             raise AssertionError("only a node sweeps, and only its own")
         for prefix in (*self._prefixes, RECIPE):
             self.storage.sweep(prefix)
-        swept = []
-        for place, sizes in self.places():
-            if MANIFEST not in sizes:
-                self.discard(place)
-                swept.append(place.id)
-        return tuple(swept)
+        kept = {backup.place for backup in self.list()}
+        swept = [place for place, _ in self.places() if place not in kept]
+        for place in swept:
+            self.discard(place)
+        return tuple(place.id for place in swept)
 
     def discard(self, place: Place) -> None:
         """Take a backup away, its manifest first: what is interrupted here was never, or is no longer, a backup."""
@@ -214,6 +225,27 @@ def _unreadable(what: str, error: OSError) -> StorageError:
     )
 
 
+def _lost(places: Sequence[tuple[Place, dict[str, int]]], found: Mapping[Place, Listed]) -> frozenset[Place]:
+    """Return the places that were committed once, though their manifest is gone.
+
+    A later backup names it as its parent, or its signature is there and later backups are too: a killed run leaves
+    only the newest, since the next one sweeps before it commits.
+    """
+    parents = {(p.site, p.node, b.manifest.parent) for p, b in found.items() if b.manifest and b.manifest.parent}
+    newest: dict[tuple[str, str], int] = {}
+    for place in found:
+        newest[place.site, place.node] = max(newest.get((place.site, place.node), 0), place.id.sequence)
+    return frozenset(
+        place
+        for place, sizes in places
+        if place not in found
+        and (
+            (place.site, place.node, place.id) in parents
+            or (SIGNATURE in sizes and place.id.sequence < newest.get((place.site, place.node), 0))
+        )
+    )
+
+
 def _inconsistencies(place: Place, manifest: Manifest) -> Iterator[str]:
     stands = (place.id, place.site, place.node, place.kind)
     says = (manifest.id, manifest.site, manifest.node, manifest.kind)
@@ -221,8 +253,8 @@ def _inconsistencies(place: Place, manifest: Manifest) -> Iterator[str]:
         yield f"it is that of {manifest.id} of {manifest.site}/{manifest.node}, {manifest.kind}"
     if manifest.id.sequence != manifest.sequence:
         yield f"sequence {manifest.sequence} does not fit its id"
-    if manifest.segment_size < 1 or manifest.segment_size & (manifest.segment_size - 1):
-        yield f"segment size {manifest.segment_size} is no power of two"
+    if not 1 <= manifest.segment_size <= MAX_SEGMENT or manifest.segment_size & (manifest.segment_size - 1):
+        yield f"segment size {manifest.segment_size} is no power of two up to 1 GiB"
     names = [artifact.name for artifact in manifest.artifacts]
     if len(set(names)) != len(names) or not names:
         yield "its artifacts are not distinct"

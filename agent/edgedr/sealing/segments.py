@@ -7,7 +7,7 @@ matching is on, and the window covers both, so that the stock command line reads
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from edgedr.errors import Damaged, StorageError
 from edgedr.sealing.identities import Identity, refusal
@@ -26,6 +26,13 @@ _MAX_HEADER = 64 << 10
 _MAX_STANZAS = 64
 _FRAME_HEADER_MAX = 18
 _AGE_VERSION = b"age-encryption.org/v1\n"
+
+
+class Readable(Protocol):
+    """Where plaintext comes from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, at most ``size``; none at the end."""
 
 
 class Prefix:
@@ -50,7 +57,7 @@ class Sealed:
 
 
 def seal(
-    plain: BinaryIO, size: int, out: ByteSink, *, recipients: Sequence[Recipient], prefix: Prefix | None = None
+    plain: Readable, size: int, out: ByteSink, *, recipients: Sequence[Recipient], prefix: Prefix | None = None
 ) -> Sealed:
     """Read ``size`` bytes of ``plain``, compress (against ``prefix``, if any), encrypt, write to ``out``.
 
@@ -148,7 +155,7 @@ def _check_header(sealed: BinaryIO, what: str) -> None:
 class _Compressing:
     """A reader for age: compressed bytes, pulled from the plaintext as needed."""
 
-    def __init__(self, plain: BinaryIO, size: int, compressor: "zstd.ZstdCompressor") -> None:
+    def __init__(self, plain: Readable, size: int, compressor: "zstd.ZstdCompressor") -> None:
         self._plain = plain
         self._left = size
         self._compressor = compressor

@@ -87,12 +87,17 @@ class DirectoryStorage:
     def _refuse_links(self, path: Path) -> None:
         """Refuse links among the parents: they would lead writes out of the repository."""
         for parent in path.relative_to(self.root).parents:
-            with suppress(FileNotFoundError, NotADirectoryError):
-                if stat.S_ISLNK(os.lstat(self.root / parent).st_mode) and parent != Path():
-                    raise StorageError(
-                        f"{self.root / parent} is a symbolic link",
-                        hint="edgedr does not write through links inside a repository: remove it",
-                    )
+            try:
+                mode = os.lstat(self.root / parent).st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise durable.storage_error(error, "look at", self.root / parent) from error
+            if stat.S_ISLNK(mode) and parent != Path():
+                raise StorageError(
+                    f"{self.root / parent} is a symbolic link",
+                    hint="edgedr does not write through links inside a repository: remove it",
+                )
 
     def _files(self, start: Path) -> Iterator[tuple[Path, int]]:
         try:
