@@ -55,7 +55,7 @@ class _Flipping(DirectoryStorage):
 def test_plaintext_that_changes_before_it_is_sealed_is_no_backup(lab: Lab) -> None:
     """What is sealed is hashed once more: a byte that changed since the capture stops the run before the commit."""
     first = lab.back_up(DATA).manifest.id
-    with pytest.raises(StorageError, match=f"{BLOB} changed between capture and sealing"):
+    with pytest.raises(StorageError, match=f"{BLOB} changed while it was sealed"):
         lab.back_up(churned(DATA, 2), repository=Repository(_Flipping(lab), site=lab.site, node=lab.node))
     assert lab.ids() == [first]
     assert lab.read(first) == DATA
@@ -104,7 +104,7 @@ def test_a_socket_is_nothing_that_a_restore_would_miss(lab: Lab) -> None:
 
 
 def test_one_unknown_signer_does_not_hide_the_others_verdicts(tmp_path: Path) -> None:
-    """In a repository of two nodes the one whose line is at hand is proven, the other is whole, but whose?"""
+    """In a repository of two nodes the one whose line is at hand is proven, and the other is whole, by nobody known."""
     for node, signer in (("cp-1", SIGNER), ("cp-2", Signer.generate())):
         Lab(tmp_path, node=node).back_up(DATA, signer=signer)
     lab = Lab(tmp_path)

@@ -10,7 +10,7 @@ from edgedr.cli.parser import Arguments
 from edgedr.errors import IncompleteBackup
 from edgedr.log import Log
 from edgedr.model import Finding, Severity
-from edgedr.repository.chains import clones
+from edgedr.repository.chains import clones, highest_sequence
 from edgedr.repository.parents import ParentCache
 from edgedr.settings import Settings, load
 from edgedr.state import State, machine_mark, next_state
@@ -45,9 +45,7 @@ def _run(settings: Settings, watcher: Watcher, *, full: bool) -> tuple[State, li
     known = manifests(listed)
     remembered = directory.load()
     machine = machine_mark(node.files.text(PurePosixPath("/etc/machine-id")))
-    state, odd = next_state(
-        remembered, known[-1] if known else None, max((backup.id.sequence for backup in listed), default=0), machine
-    )
+    state, odd = next_state(remembered, known[-1] if known else None, highest_sequence(listed), machine)
     said = [odd] if odd else []
     twins = clones(known)
     if twins:

@@ -6,6 +6,8 @@ from edgedr.errors import Damaged
 from edgedr.model import BackupId, Manifest
 from edgedr.repository.repository import Listed
 
+_PLAUSIBLE_GAP = 10_000  # more than a month of backups every five minutes
+
 
 def by_id(listed: Iterable[Listed]) -> dict[BackupId, Listed]:
     """Return backups by id. Where a copy stands under another class or node, the one that is what it says is taken."""
@@ -17,6 +19,12 @@ def distinct(listed: Iterable[Listed]) -> tuple[Listed, ...]:
     listed = tuple(listed)
     taken = by_id(listed)
     return tuple(backup for backup in listed if taken[backup.id] is backup)
+
+
+def highest_sequence(listed: Sequence[Listed]) -> int:
+    """Return the highest sequence in use, 0 for none. A name far above all manifests is somebody's, not ours."""
+    read = max((backup.id.sequence for backup in listed if backup.manifest is not None), default=0)
+    return max((b.id.sequence for b in listed if b.id.sequence <= read + _PLAUSIBLE_GAP), default=0)
 
 
 def chain_of(manifest: Manifest, listed: Mapping[BackupId, Listed]) -> tuple[Manifest, ...]:

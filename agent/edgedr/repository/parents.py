@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from edgedr import durable
 from edgedr.errors import StorageError
@@ -82,6 +84,34 @@ class ParentCache:
     def forget(self, backup: BackupId) -> None:
         """Drop what was captured for a backup that will not be."""
         _remove_tree(self.directory / str(backup))
+
+
+class Reread:
+    """A cached artifact that is hashed once more while it is read from its beginning; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = durable.open_for_reading(path)
+        self._digest = hashlib.sha256()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, at most ``size``."""
+        data = self._file.read(size)
+        self._digest.update(data)
+        return data
+
+    def rest(self) -> str:
+        """Read what is left, and return the SHA-256 of the whole, in hex."""
+        while self.read(_BLOCK):
+            pass
+        return self._digest.hexdigest()
 
 
 def _is_ours(name: str) -> bool:
