@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -152,7 +151,8 @@ def test_an_external_etcd(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
-    with EtcdCluster(tmp_path_factory.mktemp("etcd"), size=3) as cluster:
+    # Version 3.4, because 3.5.1 may lose a revision for good when it is killed.
+    with EtcdCluster(tmp_path_factory.mktemp("etcd"), size=3, version="3.4") as cluster:
         # Large enough that no buffer on the way holds all of it when a connection is held up in the middle.
         cluster.fill((b"/blob/%d" % number, os.urandom(100_000)) for number in range(120))
         yield cluster
@@ -161,18 +161,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
 @pytest.fixture
 def etcd(running: EtcdCluster) -> Iterator[EtcdCluster]:
     """Give three members that are well and level with each other, and make them well again."""
-    members = range(len(running.members))
-    for _ in range(100):
-        if len({running.revision(through=number) for number in members}) == 1:
-            break
-        time.sleep(0.1)
+    running.wait_until_level()
     yield running
     running.disconnect()
     for member in running.members:
         if not member.running:
             member.start()
-    for member in running.members:
         member.resume()
+    for member in running.members:
         member.wait()
 
 
@@ -193,7 +189,9 @@ def held_up(source: EtcdSource, node: Node, proxy: FaultProxy, meanwhile: Callab
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert proxy.stalled.wait(30), result
+    while thread.is_alive() and not proxy.stalled.wait(0.1):
+        pass
+    assert proxy.stalled.is_set(), [said.findings if isinstance(said, Capture) else said for said in result]
     meanwhile()
     proxy.release()
     thread.join(60)
@@ -214,11 +212,11 @@ def test_one_member_down(etcd: EtcdCluster) -> None:
 
 def test_a_frozen_member_and_a_lagging_one(etcd: EtcdCluster) -> None:
     """A member that hangs costs one short deadline; one that lags behind is not the one that is used."""
-    slow, other = followers(etcd)
+    leader, (slow, other) = etcd.leader(), followers(etcd)
     slow.pause()
     etcd.fill(((b"/x", b"%d" % number) for number in range(LAG * 6)), through=etcd.members.index(other))
     revision = etcd.revision(etcd.members.index(other))
-    source = settings(etcd, *(m.client_url for m in (slow, other, etcd.leader())))
+    source = settings(etcd, *(m.client_url for m in (slow, other, leader)))
     found = capture(replace(source, answer=PATIENCE), node_of(etcd.root))
     assert found.holds()
     assert (found.member, found.facts.revision) == (other.name, revision)
@@ -242,7 +240,7 @@ def test_leader_change_in_mid_snapshot(etcd: EtcdCluster) -> None:
         source = settings(etcd, proxy.url, second.client_url, leader.client_url)
         found = held_up(source, node_of(etcd.root), proxy, change)
     assert found.holds()
-    assert (found.member, found.tape.restarts) == (first.name, 0)
+    assert (found.member, found.tape.restarts) == (first.name, 0), found.findings
     assert etcd.leader() is not leader
 
 
@@ -254,7 +252,7 @@ def test_member_dies_in_mid_snapshot(etcd: EtcdCluster, tmp_path: Path) -> None:
         found = held_up(source, node_of(etcd.root), proxy, first.kill)
     assert found.holds()
     assert status_says(etcd, found, tmp_path)
-    assert (found.member, found.tape.restarts) == (second.name, 1)
+    assert (found.member, found.tape.restarts) == (second.name, 1), found.findings
     assert any(f"member {first.name} ({proxy.url}) failed" in text and second.name in text for text in found.findings)
 
 
@@ -266,7 +264,7 @@ def test_a_broken_connection_leads_to_the_next(etcd: EtcdCluster, fault: Fault) 
         source = settings(etcd, proxy.url, second.client_url, leader.client_url)
         found = capture(replace(source, patience=PATIENCE), node_of(etcd.root))
     assert found.holds()
-    assert (found.member, found.tape.restarts) == (second.name, 1)
+    assert (found.member, found.tape.restarts) == (second.name, 1), found.findings
 
 
 def test_a_flipped_bit_leads_to_the_next(tmp_path: Path) -> None:
@@ -278,7 +276,7 @@ def test_a_flipped_bit_leads_to_the_next(tmp_path: Path) -> None:
             source = settings(etcd, proxy.url, second.client_url, leader.client_url)
             found = capture(replace(source, ca="/etc/kubernetes/pki/etcd/ca.crt"), node_of(etcd.root))
         assert found.holds()
-        assert (found.member, found.tape.restarts) == (second.name, 1)
+        assert (found.member, found.tape.restarts) == (second.name, 1), found.findings
         assert any("trailer does not hold" in text and first.name in text for text in found.findings)
 
 

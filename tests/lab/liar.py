@@ -31,7 +31,8 @@ def pieces(content: bytes) -> Iterator[tuple[bytes, int]]:
 class Liar:
     """What it says. ``snapshot`` gives the stream's pieces, each with how many bytes are said to remain after it.
 
-    A stream that gives ``None`` is silent from there on, until its client goes away.
+    A stream that gives ``None`` is silent from there on, until its client goes away. ``before_alarms`` is waited for
+    before alarms are listed.
     """
 
     snapshot: Callable[[], Iterator[tuple[bytes, int] | None]] = lambda: whole(b"page" * 1024)
@@ -44,6 +45,7 @@ class Liar:
     alarms: tuple[tuple[str, int], ...] = ()
     learner: bool = False
     errors: tuple[str, ...] = ()
+    before_alarms: Callable[[], object] = int
 
     def __enter__(self) -> Self:
         import grpc  # noqa: PLC0415 - loaded with the stubs
@@ -76,6 +78,7 @@ def _maintenance(rpc: Any, liar: Liar) -> Any:
             return rpc.StatusResponse.FromString(known.SerializeToString() + later)
 
         def Alarm(self, request: Any, context: Any) -> Any:  # noqa: N802
+            liar.before_alarms()
             alarms = [rpc.AlarmMember(memberID=who, alarm=rpc.AlarmType.Value(kind)) for kind, who in liar.alarms]
             return rpc.AlarmResponse(header=header(), alarms=alarms)
 

@@ -2,13 +2,16 @@
 
 import re
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from datetime import timedelta
+from typing import TypeVar
 
 from edgedr.errors import SourceError
 from edgedr.node.etcd import ANSWER, Access, Line, dial, is_url
 from edgedr.node.etcd_members import Alarm, KvHash, Member, NoAnswer, Status, Survey
+
+T = TypeVar("T")
 
 HASH = timedelta(seconds=60)
 """How long a member may take to hash all its keys: it reads its whole database for that."""
@@ -65,12 +68,7 @@ def _one_per_member(statuses: Sequence[Status]) -> list[Status]:
 
 
 def _members(lines: Sequence[Line], within: timedelta) -> tuple[Member, ...]:
-    for line in lines:
-        try:
-            return line.ask_members(within)()
-        except SourceError:
-            continue  # the next may know; what is wrong with this one will show where it matters
-    return ()
+    return _first_answer([line.ask_members(within) for line in lines]) or ()
 
 
 def _not_yet_dialled(members: Sequence[Member], statuses: Sequence[Status], dialled: Sequence[str]) -> list[str]:
@@ -83,15 +81,18 @@ def _alarms(lines: Sequence[Line], statuses: Sequence[Status], within: timedelta
     """List what the cluster answers, which takes a quorum, and what each member says of itself, which does not."""
     told = (found for status in statuses for error in status.errors for found in _ALARM.findall(error))
     alarms = {Alarm(kind, f"{int(member):016x}") for member, kind in told}
-    known = False
-    for line in _lines_of(lines, [status for status in statuses if status.leader]):
-        try:
-            alarms |= line.ask_alarms(within)()
-        except SourceError:
-            continue
-        known = True
-        break
-    return tuple(sorted(alarms, key=lambda alarm: (alarm.kind, alarm.member_id))), known
+    following = _lines_of(lines, [status for status in statuses if status.leader])
+    listed = _first_answer([line.ask_alarms(within) for line in following])
+    alarms |= listed or frozenset()
+    return tuple(sorted(alarms, key=lambda alarm: (alarm.kind, alarm.member_id))), listed is not None
+
+
+def _first_answer(asked: Sequence[Callable[[], T]]) -> T | None:
+    """Wait for one answer. All were asked at once, so that those who hang cost one deadline, whatever their number."""
+    for wait in asked:
+        with suppress(SourceError):  # the next may know; what is wrong with this one will show where it matters
+            return wait()
+    return None
 
 
 def _compare(
