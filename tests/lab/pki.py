@@ -43,7 +43,9 @@ class Authority:
             encipher_only=False,
             decipher_only=False,
         )
-        return cls(builder.add_extension(usage, critical=True).sign(key, hashes.SHA256()), key)
+        mark = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        builder = builder.add_extension(usage, critical=True).add_extension(mark, critical=False)
+        return cls(builder.sign(key, hashes.SHA256()), key)
 
     def write(self, stem: Path) -> None:
         """Write ``<stem>.crt`` and ``<stem>.key``."""
@@ -62,6 +64,8 @@ class Authority:
         builder = _builder(name, key.public_key(), issuer=self.certificate.subject, organization=organization)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage(list(usages)), critical=False)
+        mark = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        builder = builder.add_extension(mark, critical=False)
         if sans:
             names = [_general_name(san) for san in sans]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

@@ -89,6 +89,7 @@ def _context(ca: Path | None, cert: Path | None, key: Path | None) -> "ssl.SSLCo
         raise SourceError(
             f"{ca} holds no certificate", hint="it must be PEM, the authority of etcd's servers"
         ) from error
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # on by default from Python 3.13; gRPC, whom this explains, is not
     context.set_alpn_protocols(["h2"])
     if cert and key:
         try:
