@@ -1,4 +1,4 @@
-"""Fixtures of the fault suite."""
+"""What all tests share: no deadlines, which a busy machine would miss, and the fixtures of the fault suite."""
 
 import os
 import shutil
@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("edgedr", deadline=None)
+settings.load_profile("edgedr")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from edgedr.cli.parser import Arguments
+from edgedr.durable import storage_error
 from edgedr.errors import ConfigurationError, NoSuchBackup
 from edgedr.locations import Locations, load_locations
 from edgedr.repository.repository import Listed, Repository
@@ -18,7 +19,11 @@ def open_place(arguments: Arguments) -> tuple[Repository, Locations | None]:
         here = load_locations(arguments.config)
         storage = DirectoryStorage(here.repository.path)
         return Repository(storage, site=here.node.site, node=here.node.name), here
-    if not arguments.repository.is_dir():
+    try:
+        there = arguments.repository.is_dir()
+    except OSError as error:
+        raise storage_error(error, "look at", arguments.repository) from error
+    if not there:
         raise NoSuchBackup(
             f"there is no directory {arguments.repository}", hint="--repository names the directory that holds v1/"
         )

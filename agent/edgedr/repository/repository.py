@@ -1,6 +1,5 @@
 """Backups in a storage: which there are, writing one so that it exists wholly or not at all, and checking them (L1)."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,6 +129,8 @@ class Repository:
 
         Raises ``Damaged``, naming object and backup. Nothing is decrypted that was not signed for.
         """
+        import hashlib  # noqa: PLC0415 - OpenSSL is not loaded for a list
+
         what = f"{segment.object} of {place.id}"
         try:
             file = self.storage.open(place.object(segment.object))
