@@ -3,14 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= auto
+PREFIX ?= /opt/edgedr
+DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock
+.PHONY: help demo test lint bench lock install
 
 help:
-	@echo "make demo   back up a real etcd, lose it, get it back, and show it"
-	@echo "make test   lint, types, import contracts, all tests"
-	@echo "make bench  edgedr beside restic and borg, in one run"
+	@echo "make demo     back up a real etcd, lose it, get it back, and show it"
+	@echo "make test     lint, types, import contracts, all tests"
+	@echo "make install  put edgedr into $(PREFIX), linked from /usr/local/bin, with its units"
+	@echo "make bench    edgedr beside restic and borg, in one run"
 
 # The locks pin every package with its hashes: requirements.lock what runs, requirements-dev.lock that and what tests.
 $(VENV)/ready: requirements-dev.lock pyproject.toml
@@ -30,6 +33,14 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+install:
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(PREFIX)/bin/python -m pip install --quiet --no-deps .
+	install -d $(DESTDIR)/usr/local/bin $(DESTDIR)/etc/systemd/system
+	ln -sf $(PREFIX)/bin/edgedr $(DESTDIR)/usr/local/bin/edgedr
+	install -m 644 systemd/edgedr-backup.service systemd/edgedr-backup.timer $(DESTDIR)/etc/systemd/system/
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks

@@ -57,7 +57,8 @@ def test_a_missing_optional_source_ends_with_3(node: Operator, capsys: pytest.Ca
     said = Said(node, capsys)
     node.init()
     section = "[sources.certificates]\n"
-    node.config.write_text(node.config.read_text().replace(section, f"{section}required = false\n"))
+    text = node.config.read_text().replace(section, f"{section}required = false\n")
+    node.config.write_text(text.replace("[sources.files]\n", "[sources.files]\nrequired = true\n"))
     for path in (node.root / "etc/kubernetes").rglob("*"):
         if path.suffix in {".crt", ".key", ".pub", ".conf"}:
             path.unlink()

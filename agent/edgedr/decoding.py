@@ -10,7 +10,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from edgedr.errors import ConfigurationError
@@ -57,10 +57,10 @@ def read_table(path: Path) -> tuple[dict[str, Any], str]:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE + 1)
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot read the configuration {path}: {error.strerror}",
-            hint="`edgedr init` writes one; --config names another",
-        ) from error
+        hint = "`edgedr init` writes one; --config names another"
+        if isinstance(error, PermissionError):
+            hint = "run as root, or as the owner of the file"
+        raise ConfigurationError(f"cannot read the configuration {path}: {error.strerror}", hint=hint) from error
     return parse_table(data, str(path)), str(path)
 
 
@@ -76,12 +76,21 @@ def parse_table(data: bytes, where: str) -> dict[str, Any]:
         ) from error
 
 
-def refuse(problems: list[Problem], where: str) -> None:
+def refuse(problems: list[Problem], where: str, *, hint: str = "config/edgedr.toml explains every setting") -> None:
     """Raise one ``ConfigurationError`` that lists all problems, if there are any."""
     if problems:
         listing = "".join(f"\n  {problem}" for problem in problems)
         count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
-        raise ConfigurationError(f"{where} has {count}:{listing}", hint="config/edgedr.toml explains every setting")
+        raise ConfigurationError(f"{where} has {count}:{listing}", hint=hint)
+
+
+def why_not_absolute(text: str) -> str | None:
+    """Say why a path or glob cannot be looked up below a root; ``None`` if it can."""
+    if not text.startswith("/"):
+        return f"{shown(text)} is not an absolute path"
+    if ".." in PurePosixPath(text).parts:
+        return f"{shown(text)} leads upwards: write it without .."
+    return f"{shown(text)} has a NUL in it" if "\0" in text else None
 
 
 def size_text(size: int) -> str:

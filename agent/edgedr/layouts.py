@@ -1,6 +1,7 @@
 """Where each distribution keeps what: data, not code. All paths are absolute on the node; globs are allowed."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +63,9 @@ KUBEADM = Layout(
 UNKNOWN = Layout(name="unknown", marker="/", certificates=(), files=(), etcd_manifest=None, apiserver_manifest=None)
 
 LAYOUTS: tuple[Layout, ...] = (KUBEADM,)
+
+
+def why_unknown(root: Path) -> str:
+    """Say what was looked for below ``root`` where no layout was found."""
+    looked = "; ".join(f"no {layout.name} layout: {layout.marker} is not there" for layout in LAYOUTS)
+    return f"below {root} there is {looked}"

@@ -63,6 +63,15 @@ def load_locations(path: Path) -> Locations:
     return locations
 
 
+def root_problems(root: Path) -> Iterator[Problem]:
+    """Yield what keeps a directory from being the node's root."""
+    try:
+        if not root.is_dir():
+            yield Problem("[node] root", f"{shown(str(root))} is not a directory")
+    except (OSError, ValueError) as error:
+        yield Problem("[node] root", f"cannot look at {shown(str(root))}: {getattr(error, 'strerror', None) or error}")
+
+
 def contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield what cannot be meant, among the values that could be read."""
     for place in ("[node] site", "[node] name"):
@@ -73,6 +82,8 @@ def contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
     for place, path in paths.items():
         if not path.is_absolute():
             yield Problem(place, f"{shown(str(path))} is not an absolute path")
+        elif "\0" in str(path):
+            yield Problem(place, f"{shown(str(path))} has a NUL in it")
     if "[repository] path" in paths and "[state] path" in paths:
         repository, state = paths["[repository] path"], paths["[state] path"]
         if repository == state:

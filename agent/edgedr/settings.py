@@ -8,8 +8,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from edgedr.decoding import Problem, Reading, decode, parse_table, read_table, refuse, shown, size_text, unknown
+from edgedr.decoding import (
+    Problem,
+    Reading,
+    decode,
+    parse_table,
+    read_table,
+    refuse,
+    shown,
+    size_text,
+    unknown,
+    why_not_absolute,
+)
 from edgedr.errors import ConfigurationError
 from edgedr.locations import NodeSettings, RepositorySettings, StateSettings, contradictions
 from edgedr.model import Bytes
@@ -20,6 +32,15 @@ from edgedr.sources.table import SOURCE_NAMES, SourceTable
 _SEGMENT_MIN, _SEGMENT_MAX = 1 << 20, 1 << 30
 _SEGMENT = Bytes(64 << 20)  # the largest whose deltas keep a worker below 256 MiB
 _MAX_CHAIN = 10_000
+_ON_THE_NODE = (
+    "[sources.etcd] ca",
+    "[sources.etcd] cert",
+    "[sources.etcd] key",
+    "[sources.certificates] paths",
+    "[sources.certificates] exclude",
+    "[sources.files] include",
+    "[sources.files] exclude",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +96,45 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
     deltas = values.get("[chain] max_chain", 0)
     if not 0 <= deltas <= _MAX_CHAIN:
         yield Problem("[chain] max_chain", f"{shown(deltas)} is not between 0 and {_MAX_CHAIN}")
-    for name in sorted(set(values.get("[sources] disabled", ())) - set(SOURCE_NAMES)):
+    yield from _source_problems(values)
+
+
+def _source_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    disabled = set(values.get("[sources] disabled", ()))
+    for name in sorted(disabled - set(SOURCE_NAMES)):
         yield Problem("[sources] disabled", f"{shown(name)} is {unknown(name, dict.fromkeys(SOURCE_NAMES))}")
+    left = [name for name in SOURCE_NAMES if name not in disabled]
+    if not left:
+        yield Problem("[sources] disabled", "nothing would be left to back up")
+    elif not any(values.get(f"[sources.{name}] required", True) for name in left):
+        text = f"nothing that is left is required ({', '.join(left)}), so that an empty backup would do: require one"
+        yield Problem("[sources]", text)
+    for place in _ON_THE_NODE:
+        value = values.get(place) or ()
+        for text in (value,) if isinstance(value, str) else value:
+            reason = why_not_absolute(text)
+            if reason:
+                yield Problem(place, reason)
+    for endpoint in values.get("[sources.etcd] endpoints", ()):
+        reason = _why_no_endpoint(endpoint)
+        if reason:
+            yield Problem("[sources.etcd] endpoints", reason)
+    pair = {name: values.get(f"[sources.etcd] {name}", "") for name in ("cert", "key")}
+    for name, other in (("cert", "key"), ("key", "cert")):
+        if pair[name] is not None and pair[other] is None:
+            yield Problem(f"[sources.etcd] {other}", f"it is missing: {name} is set, and they belong together")
+
+
+def _why_no_endpoint(text: str) -> str | None:
+    if "@" in text:  # not shown: a password may stand before it
+        return "a user or a password is in it: etcd is asked with a client certificate only"
+    try:
+        url = urlsplit(text)
+        if url.scheme in {"http", "https"} and url.hostname and url.port and text.endswith(url.netloc):
+            return None
+    except ValueError:
+        pass
+    return f"{shown(text)} is not a URL of a member: write it like https://127.0.0.1:2379, with the port"
 
 
 def _recipient_problems(recipients: tuple[str, ...]) -> Iterator[Problem]:

@@ -30,7 +30,7 @@ def without_etcd(path: Path) -> None:
     """Let the configuration capture files only."""
     config = path / "etc/edgedr.toml"
     text = config.read_text().replace("# disabled = []", 'disabled = ["etcd", "certificates"]')
-    text = text.replace("[sources.files]", '[sources.files]\ninclude = ["/srv"]')
+    text = text.replace("[sources.files]", '[sources.files]\nrequired = true\ninclude = ["/srv"]')
     config.write_text(text.replace('# keep_free = "256 MiB"', 'keep_free = "1 MiB"'))
 
 

@@ -14,12 +14,7 @@ _PACKAGES = {
     "ssh-keygen": "openssh-client",
     "etcd": "etcd-server",
     "etcdctl": "etcd-client",
-    "setfattr": "attr",
-    "restic": "restic",
-    "borg": "borgbackup",
     "systemd-analyze": "systemd",
-    "mkfs.ext4": "e2fsprogs",
-    "mkfs.vfat": "dosfstools",
 }
 
 

@@ -1,8 +1,15 @@
 """``edgedr config``: whether it is right, and what would be captured."""
 
+from collections.abc import Iterator
+
 from edgedr.cli import terminal
 from edgedr.cli.parser import Arguments
-from edgedr.settings import load
+from edgedr.decoding import Problem, refuse
+from edgedr.inventory import EntryKind
+from edgedr.locations import root_problems
+from edgedr.node.node import Node
+from edgedr.node.seen import Seen
+from edgedr.settings import Settings, load
 from edgedr.sources.base import Count, TakePath
 from edgedr.wiring import kubernetes_version, open_node, open_state
 
@@ -11,6 +18,7 @@ def check(arguments: Arguments) -> int:
     """Check the configuration file, and look at what is on the node, without talking to etcd."""
     settings = load(arguments.config)
     node = open_node(settings)
+    refuse(list(_missing(settings, node)), str(arguments.config), hint="correct it, or put what it names in its place")
     signer = open_state(settings).signer()
     holds: dict[str, str] = {}
     for source in settings.sources:
@@ -44,3 +52,21 @@ def check(arguments: Arguments) -> int:
     terminal.line("signs as", signer.public.fingerprint)
     terminal.line("repository", str(settings.repository.path))
     return 0
+
+
+def _missing(settings: Settings, node: Node) -> Iterator[Problem]:
+    """Yield what the configuration names and this node does not have."""
+    problems = list(root_problems(settings.node.root))
+    yield from problems
+    if problems or "etcd" in settings.sources.disabled:
+        return
+    etcd = settings.sources.etcd
+    for name, path in (("ca", etcd.ca), ("cert", etcd.cert), ("key", etcd.key)):
+        if path is None:
+            continue
+        real = node.files.real(path)
+        seen = None if real is None else node.files.look(real)
+        if real is None:
+            yield Problem(f"[sources.etcd] {name}", f"{path} is not on this node")
+        elif isinstance(seen, Seen) and seen.kind is not EntryKind.FILE:
+            yield Problem(f"[sources.etcd] {name}", f"{path} is not a file")

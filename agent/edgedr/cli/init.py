@@ -12,7 +12,10 @@ from pathlib import Path, PurePosixPath
 from edgedr import durable
 from edgedr.cli import terminal
 from edgedr.cli.parser import Arguments
+from edgedr.decoding import refuse
 from edgedr.errors import ConfigurationError
+from edgedr.layouts import UNKNOWN, why_unknown
+from edgedr.locations import root_problems
 from edgedr.model import NAME, SCHEMA
 from edgedr.sealing.identities import make_identity
 from edgedr.sealing.recipients import Recipient, parse_recipient, seal_text
@@ -22,6 +25,7 @@ from edgedr.state import State, StateDirectory, machine_mark, new_lineage
 from edgedr.wiring import kubernetes_version, open_node
 
 _TRIES = 3
+_ROOT = Path("/")  # the parser's default: whoever does not name a root asks for no change
 
 
 def init(arguments: Arguments) -> int:
@@ -52,6 +56,7 @@ def _refuse_changes(arguments: Arguments, settings: Settings) -> None:
     asked = {
         "--site": (arguments.site, settings.node.site),
         "--node": (arguments.node, settings.node.name),
+        "--root": (arguments.root.absolute() if arguments.root != _ROOT else None, settings.node.root),
         "--state": (arguments.state and arguments.state.absolute(), settings.state.path),
         "--repository": (arguments.repository and arguments.repository.absolute(), settings.repository.path),
     }
@@ -75,6 +80,11 @@ def _configure(arguments: Arguments) -> Settings:
             "no recipient was given: somebody must be able to open the backups",
             hint="--recipient age1… (the public key of `age-keygen`), or --new-identity to make one now",
         )
+    fingerprints = [recipient.fingerprint for recipient in recipients]
+    for recipient in recipients:
+        if fingerprints.count(recipient.fingerprint) > 1:
+            raise ConfigurationError(f"--recipient {recipient} was given twice", hint="name each recipient once")
+    refuse(list(root_problems(arguments.root)), "--root", hint="name the directory where the node's / is")
     node_name = arguments.node or _host_name(arguments.root)
     for what, name in (("site", arguments.site), ("node", node_name)):
         if not NAME.fullmatch(name):
@@ -96,9 +106,12 @@ def _configure(arguments: Arguments) -> Settings:
         repository=(arguments.repository or state / "repository").absolute(),
         state=state.absolute(),
     )
-    settings = parse(text.encode(), str(arguments.config))
+    settings = parse(text.encode(), f"{arguments.config}, not written yet,")
     node = open_node(settings)
-    terminal.line("found", node.layout.name, f"Kubernetes {kubernetes_version(node) or 'unknown'}")
+    if node.layout is UNKNOWN:
+        terminal.line("found", f"unknown: {why_unknown(node.root)}; only what [sources.…] names will be taken")
+    else:
+        terminal.line("found", node.layout.name, f"Kubernetes {kubernetes_version(node) or 'unknown'}")
     terminal.line("will take", ", ".join(source.name for source in settings.sources))
     durable.make_directory(arguments.config.absolute().parent, mode=0o755)
     with durable.create(arguments.config) as out:

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from edgedr.errors import SourceError
 from edgedr.inventory import EntryKind, Inventory
+from edgedr.layouts import UNKNOWN, why_unknown
 from edgedr.model import Finding, Severity
 from edgedr.node.files import Files, matches
 from edgedr.node.node import Node
@@ -42,10 +43,7 @@ class CertificatesSource:
         ]
         ledger = examine(_contents(node.files, paths), thorough=False)
         if not ledger.certificates:
-            raise SourceError(
-                "there is no certificate on this node where one is expected",
-                hint="name where they are: [sources.certificates] paths",
-            )
+            raise self._none(node)
         yield from map(TakePath, paths)
         yield from _facts(ledger)
         yield Count("certificates", len(ledger.certificates))
@@ -77,10 +75,22 @@ class CertificatesSource:
             text = f"{len(ledger.certificates)} certificates parse, {ledger.paired} key pairs fit, "
             yield Finding(Severity.GOOD, self.name, text + f"{ledger.chained} signatures of authorities hold")
 
+    def _none(self, node: Node) -> SourceError:
+        places = ", ".join((*node.layout.certificates, *self.paths))
+        looked = f": {places}" if places else ""
+        reason = f"; {why_unknown(node.root)}" if node.layout is UNKNOWN else ""
+        return SourceError(
+            f"there is no certificate on this node where one is expected{looked}{reason}",
+            hint="name where they are: [sources.certificates] paths; or where the node's / is: [node] root",
+        )
+
     def _missing(self, node: Node, ledger: Ledger) -> Iterator[Finding]:
         if not any(issued.is_authority for issued in ledger.certificates):
             text = "there are certificates, but no authority among them"
             yield Finding(Severity.BAD, self.name, text, "know where the authority is kept, or name its path")
+        for pattern in self.paths:
+            if not node.files.expand((pattern,)):
+                yield Finding(Severity.WARN, pattern, "is configured, but matches nothing on this node")
         for path in node.layout.essential:
             if not node.files.exists(path):
                 text = "is not on this node, and so not in the backup"

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from edgedr.errors import SourceError
 from edgedr.inventory import Inventory
-from edgedr.layouts import Layout
+from edgedr.layouts import UNKNOWN, why_unknown
 from edgedr.model import Bytes, EtcdFacts, Finding, Severity, Status
 from edgedr.node.node import Node
 from edgedr.sources.base import Captured, Count, Fact, Spool, Stream
@@ -168,7 +168,7 @@ def find_access(settings: EtcdSource, node: Node) -> "tuple[Access, list[Finding
         remarks.append(Finding(Severity.WARN, "etcd", text))
     endpoints = settings.endpoints or _local_endpoint(etcd) or _list(apiserver.get("etcd-servers"))
     if not endpoints:
-        raise SourceError("no etcd found: nothing is set, and no manifest names one", hint=_where(node.layout))
+        raise SourceError("no etcd found: nothing is set, and no manifest names one", hint=_where(node))
     pairs = [(stem + ".crt", stem + ".key") for stem in _CLIENT_PAIRS]
     if "etcd-certfile" in apiserver and "etcd-keyfile" in apiserver:
         pairs.insert(0, (apiserver["etcd-certfile"], apiserver["etcd-keyfile"]))
@@ -219,9 +219,12 @@ def _list(value: str | None) -> tuple[str, ...]:
     return tuple(part.strip().rstrip("/") for part in (value or "").split(",") if part.strip())
 
 
-def _where(layout: Layout) -> str:
-    looked = " and ".join(filter(None, (layout.etcd_manifest, layout.apiserver_manifest))) or "no manifest"
-    return f"set [sources.etcd] endpoints, ca, cert and key; looked at {looked}"
+def _where(node: Node) -> str:
+    layout = node.layout
+    looked = "looked at " + " and ".join(filter(None, (layout.etcd_manifest, layout.apiserver_manifest)))
+    if layout is UNKNOWN:
+        looked = why_unknown(node.root)
+    return f"set [sources.etcd] endpoints, ca, cert and key; {looked}"
 
 
 def _no_member(seen: "Survey", choice: "Choice") -> SourceError:
