@@ -97,7 +97,7 @@ def links(*backups: Manifest) -> tuple[Listed, ...]:
 TABLE: dict[str, Row] = {
     "a delta follows a full": delta(1, backups=links(FULL)),
     "a delta follows a delta": delta(2),
-    "the first": full("there is no backup yet", backups=()),
+    "the first": full("there was no backup before", backups=()),
     "asked": full("a full was asked for", given={"asked_full": True}),
     "asked, and first": full("a full was asked for", backups=(), given={"asked_full": True}),
     "the cache is gone": full("the cached etcd.db is gone", given={"parent_problem": "the cached etcd.db is gone"}),

@@ -68,10 +68,16 @@ def test_a_missing_optional_source_ends_with_3(node: Operator, capsys: pytest.Ca
     assert "incomplete" in said("list")
     assert said.json("show")["sources"]["certificates"]["status"] == "missing"
     target = node.directory / "restored"
-    assert "missing         certificates: " in said("restore", "--identity", node.identity, "--to", target)
-    assert "holds no certificates" in said(
-        "restore", "--identity", node.identity, "--to", target, "--only", "certificates", code=9
-    )
+    shown = said("show").splitlines()
+    assert "certificates  missing" in shown
+    assert [line for line in shown if line.startswith("missing         certificates: ")]
+    assert max(map(len, shown)) <= 80
+    words: list[str | Path] = ["restore", "--identity", node.identity, "--to", target]
+    text = said(*words, code=3)
+    assert "missing         certificates: " in text
+    assert "is restored, but it never held: certificates" in text
+    assert "hint: no backup here holds certificates" in text
+    assert "holds no certificates" in said(*words, "--only", "certificates", code=9)
 
 
 def test_a_missing_required_source_ends_with_4(node: Operator, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgedr.cli.main import main
 from edgedr.cli.parser import build_parser
 from edgedr.sealing.identities import make_identity
 from edgedr.sources.table import SOURCE_NAMES
@@ -105,15 +106,23 @@ def test_ways_to_name_a_backup(look: Said) -> None:
             "not a fingerprint",
         ),
         (["keys", "prove", "!!!", "--identity", "{key}"], 2, "this is no challenge"),
-        (["keys", "prove", "YWdl"], 6, "no identity was given"),
-        (["keys", "prove", "YWdl", "--identity", "{key}"], 7, "damaged"),
+        (["keys", "prove", "", "--identity", "{key}"], 2, "this is no challenge"),
+        (["keys", "prove", "é", "--identity", "{key}"], 2, "this is no challenge"),
+        (["keys", "prove", "YWdl", "--identity", "{key}"], 2, "this is no challenge"),
+        (["keys", "prove", "YWdlLWVuY3J5cHRpb24ub3JnL3YxCg=="], 6, "no identity was given"),
+        (["keys", "prove", "YWdlLWVuY3J5cHRpb24ub3JnL3YxCg==", "--identity", "{key}"], 7, "damaged"),
+        (["list", "--repository", "{repository}", "--node", "cp-9"], 8, "there are backups of plant-7/cp-1"),
+        (["list", "--repository", "{repository}", "--site", "x", "--json"], 8, "there is no backup of x/* here"),
+        (["list", "--repository", "{repository}/v1"], 8, "name the directory that holds v1/"),
+        (["list", "--repository", "{dir}"], 8, "there is no v1/ in {dir}"),
     ],
 )
 def test_mistakes_are_named(look: Said, words: list[str], code: int, expected: str) -> None:
     """Each ends with its code, one error, and a hint; and nothing was made."""
     operator = look.operator
-    said = look(*(word.format(key=operator.identity, dir=operator.root) for word in words), code=code)
-    assert expected in said
+    names = {"key": operator.identity, "dir": operator.root, "repository": operator.repository}
+    said = look(*(word.format(**names) for word in words), code=code)
+    assert expected.format(**names) in said
     assert not Path("/nowhere").exists()
 
 
@@ -168,6 +177,45 @@ def test_a_stranger_s_backup_is_not_restored_without_a_word(look: Said, scratch:
     look(*words, "--to", scratch / "b", "--allow-unsigned")
     shutil.copy(operator.keys / "allowed_signers", scratch)
     look(*words, "--to", scratch / "c")
+
+
+def test_a_file_of_signers_replaces_the_one_beside_the_identity(look: Said, scratch: Path) -> None:
+    """Who names a file of signers believes nobody else, whatever lies beside the identity."""
+    operator = look.operator
+    nobody = scratch / "signers"
+    nobody.write_text(f"cp-2@plant-7 {(operator.state / 'signing.key.pub').read_text()}")
+    words: list[str | Path] = ["verify", "--repository", operator.repository, "--identity", operator.identity]
+    look(*words)
+    assert "signed by somebody unknown here" in look(*words, "--allowed-signers", nobody, code=9)
+    nobody.write_text("")
+    assert "knows none of the signers" in _warnings(look, *words, "--allowed-signers", nobody)
+
+
+def _warnings(look: Said, *words: str | Path) -> str:
+    look.capsys.readouterr()
+    assert main(look.operator.words(*words)) == 0
+    return look.capsys.readouterr().err
+
+
+def test_what_is_damaged_is_not_said_to_be_proven(look: Said, scratch: Path) -> None:
+    """The level of a damaged backup is what was once; of signatures it is said only that those that hold, hold."""
+    copy = scratch / "usb"
+    shutil.copytree(look.operator.repository, copy)
+    here = ["--repository", str(copy)]
+    assert "L1 when it was made: signature and ciphertext hashes hold" in look("show", *here)
+    (segment,) = copy.glob("v1/delta/*/*/*/node.tar.000.zst.age")
+    segment.unlink()
+    full, delta = (line.split() for line in look("list", *here).splitlines()[1:3])
+    assert (full[-1], delta[-1]) == ("L1", "-")
+    assert [row["proof"] for row in look.json("list", *here)] == ["L1", "L1"]
+    assert "L1 when it was made: " in look("show", *here)
+    assert "the signatures of the intact ones hold" in look("verify", "--all", *here, code=7)
+    (signature,) = copy.glob("v1/full/*/*/*/manifest.json.sig")
+    signature.unlink()
+    said = look("verify", "1", *here, code=7)
+    assert f"error: {full[0]} cannot be restored: it is not signed: manifest.json.sig is missing\n" in said
+    assert "signatures" not in said
+    assert "error: 2 of 2 backups cannot be restored; the first is " in look("verify", "--all", *here, code=7)
 
 
 def test_restore_only_one_source(look: Said, scratch: Path) -> None:

@@ -82,6 +82,39 @@ def test_a_reader_that_leaves(kept: Operator) -> None:
     os.close(write)
 
 
+def test_a_full_disk_behind_the_output(kept: Operator) -> None:
+    """What cannot be printed is an error of the place that refused it, and hides no other error."""
+    for words, expected in ((["list"], 5), (["list", "--json"], 5), (["show", "nothing"], 8)):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "edgedr", *kept.words(*words)],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == expected, done
+        assert done.stderr.endswith(f"(exit {expected})\n")
+        assert ("error: cannot write the output: No space left on device\n  hint: " in done.stderr) == (expected == 5)
+
+
+def test_messages_on_a_terminal_fit_it(kept: Operator) -> None:
+    """On a terminal a long message is broken below its label; for scripts it stays one line."""
+    words = ["show", " ".join(["some", "words", "that", "are", "no", "id"] * 5)]
+    _, piped = kept.run(*words, code=8)
+    assert [line[:7] for line in piped.splitlines()] == ["error: ", "  hint:", "(exit 8"]
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "edgedr", *kept.words(*words)]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs, check=False)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode().replace("\r", "").replace("\033[31m", "").replace("\033[0m", "")
+    os.close(ours)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert " ".join(shown.split()) == " ".join(piped.split())
+    assert {line[:7] for line in lines[:-1]} == {"error: ", "  hint:", "       "}
+
+
 HEAVY = ["cryptography", "structlog", "rich", "etcd3", "grpc", "yaml", "backports.zstd", "compression.zstd", "asyncio"]
 
 

@@ -120,6 +120,7 @@ def test_nothing_tells_where_etcd_is(node: Node) -> None:
         with pytest.raises(SourceError, match="no etcd found") as caught:
             find_access(EtcdSource(), each)
         assert "endpoints" in str(caught.value.hint)
+        assert "/etc/kubernetes/manifests/kube-apiserver.yaml" in str(caught.value.hint)
 
 
 def inventory(status: Status = Status.OK) -> Inventory:

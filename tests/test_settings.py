@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedr.cli.init import render
+from edgedr.cli.main import main
 from edgedr.errors import ConfigurationError
 from edgedr.locations import load_locations
 from edgedr.sealing.identities import make_identity
@@ -21,7 +22,6 @@ from edgedr.sealing.recipients import parse_recipient
 from edgedr.settings import Settings, load, parse
 
 EXAMPLE = Path(__file__).parent.parent / "config" / "edgedr.toml"
-RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kdntgsd9sl9r2z4"
 CANARY = "AGE-SECRET-KEY-1CANARYQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ"
 SSH_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAACANARY\n-----END OPENSSH PRIVATE KEY-----"
 
@@ -147,6 +147,22 @@ CASES = [
     ('[repository]\npath = "/var/lib/edgedr/parent"', "[repository] path: parent below the state directory is emptied"),
     ('[repository]\npath = "/var/lib"', "[state] path: it must not be inside the repository"),
     ('[sources]\ndisabled = ["etcd", "everything"]', "[sources] disabled: 'everything' is unknown; known are"),
+    (
+        '[sources]\ndisabled = ["files", "etcd", "certificates"]',
+        "[sources] disabled: nothing would be left to back up",
+    ),
+    (
+        '[sources]\ndisabled = ["etcd", "certificates"]',
+        "[sources]: nothing that is left is required (files), so that an empty backup would do",
+    ),
+    (
+        "[sources.etcd]\nrequired = false\n[sources.certificates]\nrequired = false",
+        "[sources]: nothing that is left is required (certificates, files, etcd)",
+    ),
+    ('[sources.etcd]\ncert = "/c"', "[sources.etcd] key: it is missing: cert is set, and they belong together"),
+    ('[sources.etcd]\nkey = "/k"', "[sources.etcd] cert: it is missing: key is set, and they belong together"),
+    ('[sources.files]\ninclude = ["/a\\u0000b"]', "[sources.files] include: '/a\\x00b' has a NUL in it"),
+    ('[node]\nroot = "/a\\u0000b"', "[node] root: '/a\\x00b' has a NUL in it"),
 ]
 
 
@@ -154,6 +170,78 @@ CASES = [
 def test_each_mistake_is_named(text: str, expected: str) -> None:
     """Its place, its value, and what was probably meant."""
     assert any(line.startswith(expected) for line in problems(text))
+
+
+def test_paths_and_urls_are_checked_before_anything_is_captured(recipient: str) -> None:
+    """Every path, glob and URL of the sources: all that are wrong at once, each with its place."""
+    said = problems(
+        text_of(
+            recipient,
+            node='root = "here"',
+            sources__etcd='endpoints = ["10.7.0.1:2379", "https://h:1"]\nca = "ca.crt"\ncert = "~/c"\nkey = "/a/../k"',
+            sources__certificates='paths = ["/ok", "./no"]\nexclude = ["*.key"]',
+            sources__files='include = ["relative/x", "/etc/*.d", "/../x"]\nexclude = [""]',
+        )
+    )
+    assert sorted(line.replace("https://127.0.0.1:2379", "URL") for line in said) == [
+        "[node] root: 'here' is not an absolute path",
+        "[sources.certificates] exclude: '*.key' is not an absolute path",
+        "[sources.certificates] paths: './no' is not an absolute path",
+        "[sources.etcd] ca: 'ca.crt' is not an absolute path",
+        "[sources.etcd] cert: '~/c' is not an absolute path",
+        "[sources.etcd] endpoints: '10.7.0.1:2379' is not a URL of a member: write it like URL, with the port",
+        "[sources.etcd] key: '/a/../k' leads upwards: write it without ..",
+        "[sources.files] exclude: '' is not an absolute path",
+        "[sources.files] include: '/../x' leads upwards: write it without ..",
+        "[sources.files] include: 'relative/x' is not an absolute path",
+    ]
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://h",
+        "h:1",
+        "ftp://h:1",
+        "https://:1",
+        "https://h:0",
+        "https://h:65536",
+        "https://h:x",
+        "https://[::1:2379",
+        "https://h:1/path",
+        "https://h:1?q",
+        "https://h:1#f",
+        "https://h:1 ",
+        "",
+    ],
+)
+def test_an_endpoint_that_is_none(recipient: str, endpoint: str) -> None:
+    """An endpoint is scheme, host and port, and nothing else."""
+    (said,) = problems(text_of(recipient, sources__etcd=f'endpoints = ["{endpoint}"]'))
+    assert said.startswith(f"[sources.etcd] endpoints: '{endpoint}' is not a URL")
+
+
+@pytest.mark.parametrize("endpoint", ["https://127.0.0.1:2379", "http://[::1]:2379", "HTTPS://etcd.plant-7:1"])
+def test_an_endpoint_that_is_one(recipient: str, endpoint: str) -> None:
+    """Names and both kinds of addresses are taken as they are."""
+    settings = parse(text_of(recipient, sources__etcd=f'endpoints = ["{endpoint}"]').encode(), "x")
+    assert settings.sources.etcd.endpoints == (endpoint,)
+
+
+def test_a_password_in_an_endpoint_is_not_echoed(recipient: str) -> None:
+    """It is refused without being shown."""
+    (said,) = problems(text_of(recipient, sources__etcd='endpoints = ["https://root:hunter2@h:1"]'))
+    assert "hunter2" not in said
+    assert "a password is in it" in said
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ['[sources]\ndisabled = ["etcd"]', '[sources]\ndisabled = ["etcd", "certificates"]\nfiles.required = true'],
+)
+def test_some_sources_may_be_left_out(recipient: str, lines: str) -> None:
+    """As long as one that is left is required, so that an empty backup is none."""
+    assert "etcd" not in [source.name for source in parse((text_of(recipient) + lines).encode(), "x").sources]
 
 
 @pytest.mark.parametrize("data", [b"[node", b"\xff", b"a = " + b"9" * 5000, b"a = " + b"[" * 5000, b"#" * (2 << 20)])
@@ -168,6 +256,23 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot read the configuration") as caught:
         load(tmp_path / "edgedr.toml")
     assert "edgedr init" in str(caught.value.hint)
+
+
+def test_a_file_of_somebody_else_says_who_may_read_it(tmp_path: Path) -> None:
+    """One that is there and may not be read is not to be written once more."""
+    config = tmp_path / "edgedr.toml"
+    config.write_text("")
+    config.chmod(0)
+    program = (
+        "import os, sys; from pathlib import Path; from edgedr.settings import load; from edgedr.errors import *\n"
+        "if os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
+        "try: load(Path(sys.stdin.read()))\n"
+        "except ConfigurationError as error: print(error.hint)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=str(config), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "run as root, or as the owner of the file\n"
 
 
 def test_looking_needs_only_the_places(tmp_path: Path) -> None:
@@ -321,6 +426,38 @@ def test_a_wrong_configuration_ends_with_2(tmp_path: Path) -> None:
     assert done.stdout == ""
     lines = done.stderr.splitlines()
     assert lines[0] == f"error: {config} has 2 problems:"
-    assert lines[-2] == "  hint: config/edgedr.toml explains every setting"
+    assert lines[-2] == "  hint: the comments that `edgedr init` writes there explain every setting"
     assert lines[-1] == "(exit 2)"
     assert "CANARY" not in done.stderr
+
+
+def checked(tmp_path: Path, capsys: pytest.CaptureFixture[str], **changes: str) -> str:
+    """Return what ``config check`` complains of, on one line."""
+    config = tmp_path / "edgedr.toml"
+    config.write_text(text_of(make_identity().recipient, state=f'path = "{tmp_path}/state"', **changes))
+    assert main(["--config", str(config), "config", "check"]) == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_check_looks_for_what_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Certificates of etcd that are not on the node are named, all at once, before the first backup needs them."""
+    (tmp_path / "root/pki").mkdir(parents=True)
+    (tmp_path / "root/there.crt").write_text("")
+    (tmp_path / "root/link.crt").symlink_to("/there.crt")
+    access = 'ca = "/absent.crt"\ncert = "/link.crt"\nkey = "/pki"'
+    said = checked(tmp_path, capsys, node=f'root = "{tmp_path}/root"', sources__etcd=access)
+    assert "has 2 problems:" in said
+    assert "[sources.etcd] ca: /absent.crt is not on this node" in said
+    assert "[sources.etcd] key: /pki is not a file" in said
+    left_out = 'disabled = ["etcd"]'
+    said = checked(tmp_path, capsys, node=f'root = "{tmp_path}/root"', sources__etcd=access, sources=left_out)
+    assert "problem" not in said
+
+
+@pytest.mark.parametrize("name", ["absent", "edgedr.toml"])
+def test_check_looks_whether_the_root_is_a_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A root that is not there, or is a file, is said as such, and not as a node without certificates."""
+    said = checked(tmp_path, capsys, node=f'root = "{tmp_path / name}"')
+    assert re.search(r"has 1 problem: \[node\] root: '/.* is not a directory", said)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from edgedr.errors import SourceError
-from edgedr.layouts import KUBEADM
+from edgedr.layouts import KUBEADM, UNKNOWN
 from edgedr.model import Finding, Severity
 from edgedr.node.files import Files
 from edgedr.node.node import Node
@@ -146,6 +146,25 @@ def test_a_node_without_certificates_is_refused(tmp_path: Path) -> None:
     (tmp_path / PKI).mkdir(parents=True)
     with pytest.raises(SourceError, match="no certificate"):
         list(CertificatesSource().capture(Node(Files(tmp_path), KUBEADM)))
+
+
+def test_a_node_of_unknown_layout_says_what_was_looked_for(tmp_path: Path) -> None:
+    """Whoever pointed at a wrong root is told so, not sent to look for certificates."""
+    with pytest.raises(SourceError) as caught:
+        list(CertificatesSource(paths=("/opt/pki",)).capture(Node(Files(tmp_path), UNKNOWN)))
+    assert "where one is expected: /opt/pki" in caught.value.message
+    assert f"below {tmp_path} there is no kubeadm layout: /etc/kubernetes/manifests/kube-" in caught.value.message
+    assert "[node] root" in str(caught.value.hint)
+
+
+def test_a_configured_path_that_matches_nothing_is_said(root: Path) -> None:
+    """A path with a mistake in it is not silently left out of every backup."""
+    source = CertificatesSource(paths=("/opt/absent", "/opt/*.crt", "/etc/kubernetes/pki"))
+    text = "is configured, but matches nothing on this node"
+    assert complaints(captured(root, source)) == [
+        (Severity.WARN, "/opt/absent", text),
+        (Severity.WARN, "/opt/*.crt", text),
+    ]
 
 
 def test_a_pki_on_another_disk_comes_along(root: Path, tmp_path: Path) -> None:

@@ -188,9 +188,8 @@ def _seal(task: Task, place: Place, plain: Plain, decision: Decision, watcher: W
             base = files.enter_context(Reread(task.cache.path(parent.id, plain.name)))
         for number, size in enumerate(segment_sizes(plain.size, task.segment_size)):
             name = segment_object(plain.name, number)
-            held = base.read(task.segment_size) if base is not None else b""  # shorter, or nothing, at its end
-            prefix = Prefix(held) if held else None
-            del held  # the prefix holds a copy; two would break the promise about memory
+            prefix = None  # the last one goes before the next is made: two would break the promise about memory
+            prefix = _prefix(base, task.segment_size) if base is not None else None
             with task.repository.storage.create(place.object(name)) as out:
                 sealed = seal(file, size, out, recipients=task.recipients, prefix=prefix)
             segments.append(Segment(name, sealed.size, sealed.sha256, size))
@@ -206,6 +205,12 @@ def _seal(task: Task, place: Place, plain: Plain, decision: Decision, watcher: W
         sha256=plain.sha256,
         segments=tuple(segments),
     )
+
+
+def _prefix(base: Reread, size: int) -> Prefix | None:
+    """Read the next segment of a parent; at its end there is none, and the segment of the child stands alone."""
+    held = base.read(size)
+    return Prefix(held) if held else None
 
 
 def _same(file: Reread, sha256: str, what: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from edgedr.errors import ConfigurationError
 from edgedr.model import Bytes
 
+_EXPLAINED = "the comments that `edgedr init` writes there explain every setting"
 _MAX_FILE = 1 << 20
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB|kB|MB|GB|TB)", re.ASCII)
 _SIZE_UNITS = {
@@ -72,11 +73,11 @@ def parse_table(data: bytes, where: str) -> dict[str, Any]:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:  # of which TOML's, Unicode's, and a number of 5000 digits
         raise ConfigurationError(
-            f"{where} is not TOML: {error}", hint="see config/edgedr.toml for an example"
+            f"{where} is not TOML: {error}", hint="look at the line it names; strings are in quotes, lists in brackets"
         ) from error
 
 
-def refuse(problems: list[Problem], where: str, *, hint: str = "config/edgedr.toml explains every setting") -> None:
+def refuse(problems: list[Problem], where: str, *, hint: str = _EXPLAINED) -> None:
     """Raise one ``ConfigurationError`` that lists all problems, if there are any."""
     if problems:
         listing = "".join(f"\n  {problem}" for problem in problems)

@@ -97,6 +97,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
     if not 0 <= deltas <= _MAX_CHAIN:
         yield Problem("[chain] max_chain", f"{shown(deltas)} is not between 0 and {_MAX_CHAIN}")
     yield from _source_problems(values)
+    yield from _etcd_problems(values)
 
 
 def _source_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -115,6 +116,9 @@ def _source_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             reason = why_not_absolute(text)
             if reason:
                 yield Problem(place, reason)
+
+
+def _etcd_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     for endpoint in values.get("[sources.etcd] endpoints", ()):
         reason = _why_no_endpoint(endpoint)
         if reason:

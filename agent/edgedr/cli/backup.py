@@ -98,7 +98,7 @@ def _print(outcome: Outcome, said: list[str]) -> None:
         str(manifest.proof),
         f"{outcome.seconds:.1f} s",
     )
-    terminal.line("", *manifest.reasons[:1])
+    terminal.line("why", *manifest.reasons[:1])
 
 
 def _print_finding(finding: Finding) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from edgedr import durable
 from edgedr.cli import terminal
 from edgedr.cli.parser import Arguments
-from edgedr.decoding import refuse
 from edgedr.errors import ConfigurationError
 from edgedr.layouts import UNKNOWN, why_unknown
 from edgedr.locations import root_problems
@@ -25,7 +24,6 @@ from edgedr.state import State, StateDirectory, machine_mark, new_lineage
 from edgedr.wiring import kubernetes_version, open_node
 
 _TRIES = 3
-_ROOT = Path("/")  # the parser's default: whoever does not name a root asks for no change
 
 
 def init(arguments: Arguments) -> int:
@@ -56,7 +54,7 @@ def _refuse_changes(arguments: Arguments, settings: Settings) -> None:
     asked = {
         "--site": (arguments.site, settings.node.site),
         "--node": (arguments.node, settings.node.name),
-        "--root": (arguments.root.absolute() if arguments.root != _ROOT else None, settings.node.root),
+        "--root": (arguments.root and arguments.root.absolute(), settings.node.root),
         "--state": (arguments.state and arguments.state.absolute(), settings.state.path),
         "--repository": (arguments.repository and arguments.repository.absolute(), settings.repository.path),
     }
@@ -84,8 +82,10 @@ def _configure(arguments: Arguments) -> Settings:
     for recipient in recipients:
         if fingerprints.count(recipient.fingerprint) > 1:
             raise ConfigurationError(f"--recipient {recipient} was given twice", hint="name each recipient once")
-    refuse(list(root_problems(arguments.root)), "--root", hint="name the directory where the node's / is")
-    node_name = arguments.node or _host_name(arguments.root)
+    root = arguments.root or Path("/")
+    for problem in root_problems(root):
+        raise ConfigurationError(f"--root: {problem.text}", hint="name the directory where the node's / is")
+    node_name = arguments.node or _host_name(root)
     for what, name in (("site", arguments.site), ("node", node_name)):
         if not NAME.fullmatch(name):
             raise ConfigurationError(
@@ -101,7 +101,7 @@ def _configure(arguments: Arguments) -> Settings:
     text = render(
         site=arguments.site,
         node=node_name,
-        root=arguments.root.absolute(),
+        root=root.absolute(),
         recipients=recipients,
         repository=(arguments.repository or state / "repository").absolute(),
         state=state.absolute(),

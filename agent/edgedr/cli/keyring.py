@@ -21,10 +21,10 @@ def identities(arguments: Arguments) -> tuple[Identity, ...]:
 
 
 def trust(arguments: Arguments, here: Locations | None) -> Trust:
-    """Gather whom to believe: told, kept beside the identity, or, on the node itself, its own key."""
-    files = [arguments.allowed_signers] if arguments.allowed_signers else []
-    beside = [identity.parent / "allowed_signers" for identity in arguments.identity]
-    files += [path for path in dict.fromkeys(beside) if os.path.lexists(path)]
+    """Gather whom to believe: told, else kept beside the identity; and, on the node itself, its own key."""
+    beside = dict.fromkeys(identity.parent / "allowed_signers" for identity in arguments.identity)
+    told = arguments.allowed_signers  # whoever names a file believes nobody but those in it
+    files = [path for path in beside if os.path.lexists(path)] if told is None else [told]
     signers = tuple(signer for path in files for signer in parse_allowed_signers(_read(path), str(path)))
     fingerprints: tuple[str, ...] = () if arguments.trust_signer is None else (arguments.trust_signer,)
     if not all(_FINGERPRINT.fullmatch(fingerprint) for fingerprint in fingerprints):

@@ -7,18 +7,23 @@ from itertools import groupby
 from edgedr.cli import terminal
 from edgedr.cli.parser import Arguments
 from edgedr.cli.places import chosen, listed, open_place
-from edgedr.errors import Damaged
+from edgedr.errors import Damaged, NoSuchBackup
 from edgedr.model import Manifest
 from edgedr.repository import chains
 from edgedr.repository.chains import chain_of, clones, dependents
-from edgedr.repository.names import Place
-from edgedr.repository.repository import Listed
+from edgedr.repository.names import VERSION, Place
+from edgedr.repository.repository import Listed, Repository
+
+_DAMAGED = "damaged: "
+_SHOWN = 6  # nodes named in a message
 
 
 def list_backups(arguments: Arguments) -> int:
     """List the backups, oldest first; damaged and incomplete ones are marked."""
     repository, _ = open_place(arguments)
     backups = listed(repository, arguments)
+    if not backups:
+        _refuse_nothing(repository, arguments)
     conditions = _conditions(backups)
     if arguments.json:
         terminal.say_json([_row(backup, conditions[backup.place]) for backup in backups])
@@ -37,7 +42,7 @@ def list_backups(arguments: Arguments) -> int:
                 terminal.age(now - backup.id.created),
                 str(backup.place.kind),
                 terminal.size(sum(backup.objects.values())),
-                str(backup.manifest.proof) if backup.manifest else "-",
+                str(backup.manifest.proof) if backup.manifest and not _damaged(conditions[backup.place]) else "-",
                 conditions[backup.place],
             )
             for backup in of_node
@@ -47,6 +52,21 @@ def list_backups(arguments: Arguments) -> int:
     if twins:
         terminal.warn(f"two machines write as one node: {', '.join(twins[:4])}", "give one of them another name")
     return 0
+
+
+def _refuse_nothing(repository: Repository, arguments: Arguments) -> None:
+    """Stop where nothing was found because of what was asked for: no backups must not pass for none yet."""
+    if arguments.repository is None:
+        return
+    if not (arguments.repository / VERSION).is_dir():
+        raise NoSuchBackup(
+            f"there is no {VERSION}/ in {arguments.repository}", hint=f"name the directory that holds {VERSION}/"
+        )
+    nodes = sorted({f"{backup.place.site}/{backup.place.node}" for backup in repository.list()})
+    if nodes:
+        asked = f"{arguments.site or '*'}/{arguments.node or '*'}"
+        shown = ", ".join(nodes[:_SHOWN]) + (", …" if len(nodes) > _SHOWN else "")
+        raise NoSuchBackup(f"there is no backup of {asked} here", hint=f"there are backups of {shown}")
 
 
 def show(arguments: Arguments) -> int:
@@ -101,7 +121,7 @@ def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backup
     if following:
         depend = "depends" if len(following) == 1 else "depend"
         terminal.line("", f"{terminal.plural(len(following), 'later backup')} {depend} on it")
-    terminal.line("proof", f"{manifest.proof}: {manifest.proof.meaning}")
+    terminal.line("proof", f"{manifest.proof} when it was made: {manifest.proof.meaning}")
     terminal.line("sealed for", *manifest.recipients)
     terminal.say()
     artifacts = [
@@ -113,12 +133,15 @@ def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backup
     sources = [
         (
             name,
-            str(source.status) if not source.reason else f"{source.status}: {source.reason}",
+            str(source.status),
             ", ".join(terminal.plural(number, noun.removesuffix("s")) for noun, number in source.counts.items()),
         )
         for name, source in manifest.sources.items()
     ]
     terminal.table(("source", "status", "holds"), sources)
+    for name, source in manifest.sources.items():
+        if source.reason:
+            terminal.line(str(source.status), f"{name}: {source.reason}")
     if manifest.etcd is not None:
         terminal.say()
         terminal.line("etcd", f"version {manifest.etcd.version}", f"revision {manifest.etcd.revision}")
@@ -141,16 +164,20 @@ def _conditions(backups: Sequence[Listed]) -> dict[Place, str]:
     found = {}
     for backup in backups:
         if backup.damage:
-            found[backup.place] = f"damaged: {backup.damage[0]}"
+            found[backup.place] = f"{_DAMAGED}{backup.damage[0]}"
             continue
         assert backup.manifest is not None
         try:
             chain_of(backup.manifest, by_id)
         except Damaged as error:
-            found[backup.place] = f"damaged: {error.message}"
+            found[backup.place] = f"{_DAMAGED}{error.message}"
             continue
         found[backup.place] = "" if backup.manifest.complete else "incomplete"
     return found
+
+
+def _damaged(condition: str) -> bool:
+    return condition.startswith(_DAMAGED)
 
 
 def _row(backup: Listed, condition: str) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """The way in: read the command line, run one command, turn what went wrong into a message and an exit code."""
 
+import gc
 import importlib
 import io
 import os
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from edgedr.cli import terminal
 from edgedr.cli.parser import Arguments, build_parser
 from edgedr.errors import EdgedrError
 
@@ -24,11 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text at all
     try:
         code = _run(argv)
-        sys.stdout.flush()
+        terminal.flush()
     except EdgedrError as error:
         code = error.exit_code
         _complain(error.message, error.hint, code)
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             sys.stdout.flush()
             return code
         _let_go_of_stdout()
@@ -53,11 +55,12 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments.config = Path(os.environ.get("EDGEDR_CONFIG", "/etc/edgedr/edgedr.toml"))
     module, name = arguments.command.function
     function: Callable[[Arguments], int] = getattr(importlib.import_module(module), name)
+    gc.enable()
     return function(arguments)
 
 
 def _let_go_of_stdout() -> None:
-    """Keep the interpreter from complaining at its end that nobody reads what is left."""
+    """Keep the interpreter from complaining at its end that nobody takes what is left."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -69,11 +72,10 @@ def _veiled(text: str) -> str:
 
 def _complain(message: str, hint: str | None, code: int) -> None:
     message, hint = _veiled(message), hint and _veiled(hint)
-    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
-    print(f"{red}error:{plain} {message}", file=sys.stderr)
+    terminal.complain("error: ", message, "bad")
     if hint:
-        print(f"  hint: {hint}", file=sys.stderr)
-    print(f"(exit {code})", file=sys.stderr)
+        terminal.complain(terminal.HINT, hint)
+    terminal.complain("", f"(exit {code})")
 
 
 def _bug(error: Exception) -> int:
@@ -81,13 +83,9 @@ def _bug(error: Exception) -> int:
     import traceback  # noqa: PLC0415
 
     frames = traceback.extract_tb(error.__traceback__)
-    print(f"error: bug in edgedr: {type(error).__name__}: {_veiled(str(error))}", file=sys.stderr)
+    terminal.complain("error: ", f"bug in edgedr: {type(error).__name__}: {_veiled(str(error))}")
     for frame in frames[-4:]:
-        print(f"  {Path(frame.filename).name}:{frame.lineno} in {frame.name}", file=sys.stderr)
-    print("  hint: please report these lines; earlier backups are untouched", file=sys.stderr)
-    print("(exit 1)", file=sys.stderr)
+        terminal.complain("  ", f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}")
+    terminal.complain(terminal.HINT, "please report these lines; earlier backups are untouched")
+    terminal.complain("", "(exit 1)")
     return EdgedrError.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -53,7 +53,7 @@ def _trust(parser: argparse.ArgumentParser) -> None:
 def _init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--site", required=True, help="name of the site")
     parser.add_argument("--node", help="name of this node (default: its host name)")
-    parser.add_argument("--root", type=Path, default=Path("/"), help="where the node's / is (default: /)")
+    parser.add_argument("--root", type=Path, help="where the node's / is (default: /)")
     parser.add_argument("--recipient", action="append", default=[], metavar="age1…", help="who can open the backups")
     parser.add_argument("--new-identity", action="store_true", help="make an identity and show it once")
     parser.add_argument("--repository", type=Path, metavar="DIR", help="where backups are committed")

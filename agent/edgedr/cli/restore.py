@@ -2,25 +2,27 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from edgedr.cli import terminal
 from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
 from edgedr.cli.places import chosen, listed, open_place
-from edgedr.errors import Damaged, RestoreStopped, WrongKey
+from edgedr.errors import Damaged, IncompleteBackup, RestoreStopped, WrongKey
 from edgedr.model import Manifest, Severity, Status
 from edgedr.recovery.recover import Extracted, Order, recover
+from edgedr.repository import chains
 from edgedr.repository.repository import Listed
 from edgedr.sealing.signatures import PublicKey, principal
 from edgedr.sources.table import SourceTable
 
 
 def restore(arguments: Arguments) -> int:
-    """Extract a backup; exit 7 if what came out does not prove itself."""
+    """Extract a backup; exit 7 if what came out does not prove itself, 3 if the backup never held all of it."""
     repository, here = open_place(arguments)
     backups = listed(repository, arguments)
     backup = chosen(backups, arguments)
-    _refuse_absent(backup, arguments.only or ())
+    _refuse_absent(backup, backups, arguments.only or ())
     keys = identities(arguments)
     if not keys:
         raise WrongKey(
@@ -48,16 +50,47 @@ def restore(arguments: Arguments) -> int:
     bad = [finding for finding in done.findings if finding.severity is Severity.BAD]
     if bad:
         raise Damaged(f"{len(bad)} findings above; the first: {bad[0].subject}: {bad[0].text}", hint=bad[0].hint)
+    _say_what_is_missing(done, backup, backups, arguments.only)
     return 0
 
 
-def _refuse_absent(backup: Listed, only: Sequence[str]) -> None:
+def _say_what_is_missing(
+    done: Extracted, backup: Listed, backups: Sequence[Listed], only: Sequence[str] | None
+) -> None:
+    """End with 3 where a source that was asked for is not, or not wholly, in the backup: nobody may rely on it."""
+    lacking = [
+        (name, "" if record.status is Status.MISSING else "all of ")
+        for name, record in done.inventory.sources.items()
+        if record.status is not Status.OK and (only is None or name in only)
+    ]
+    if lacking:
+        raise IncompleteBackup(
+            f"{backup.id} is restored, but it never held: {', '.join(part + name for name, part in lacking)}",
+            hint="; ".join(_who_holds(name, backup, backups) for name, _ in lacking),
+        )
+
+
+def _who_holds(name: str, backup: Listed, backups: Sequence[Listed]) -> str:
+    """Name the newest backup of the same node that has all of a source, as far as its manifest and chain tell."""
+    by_id = chains.by_id(backups)
+    for other in reversed(backups):
+        same = (other.place.site, other.place.node) == (backup.place.site, backup.place.node)
+        record = other.manifest.sources.get(name) if other.manifest is not None and same else None
+        if other.manifest is None or record is None or record.status is not Status.OK:
+            continue
+        with suppress(Damaged):
+            chains.chain_of(other.manifest, by_id)
+            return f"{other.id} holds {name}: edgedr restore {other.id} --only {name} …"
+    return f"no backup here holds {name}: look at another copy of the repository"
+
+
+def _refuse_absent(backup: Listed, backups: Sequence[Listed], only: Sequence[str]) -> None:
     """Stop where what was asked for by name is not in the backup: it must not look restored."""
     held = backup.manifest.sources if backup.manifest is not None else dict.fromkeys(only)
     for name in only:
         record = held.get(name)
         if name not in held or (record is not None and record.status is Status.MISSING):
-            raise RestoreStopped(f"{backup.id} holds no {name}", hint="`edgedr show` says what each backup holds")
+            raise RestoreStopped(f"{backup.id} holds no {name}", hint=_who_holds(name, backup, backups))
 
 
 def _ask(manifest: Manifest, key: PublicKey) -> bool:
@@ -80,7 +113,8 @@ def _print(done: Extracted, arguments: Arguments) -> None:
         assert artifact is not None
         terminal.line(name, terminal.size(artifact.size), str(path))
     files = sum(1 for entry in done.inventory.entries if arguments.only is None or entry.source in arguments.only)
-    terminal.line("files", terminal.plural(files, "path"), str(arguments.to / "files"))
+    if files or arguments.only is None:
+        terminal.line("files", terminal.plural(files, "path"), str(arguments.to / "files"))
     for name, record in done.inventory.sources.items():
         if record.status is not Status.OK and (arguments.only is None or name in arguments.only):
             terminal.line(str(record.status), f"{name}: {record.reason}")
@@ -89,7 +123,7 @@ def _print(done: Extracted, arguments: Arguments) -> None:
         terminal.line(style, f"{finding.subject}: {finding.text}")
         if finding.hint:
             terminal.line("", f"hint: {finding.hint}")
-    terminal.line("next", "runbooks/recover-by-hand.md says how to put it back")
+    terminal.line("next", "v1/RECOVER.txt in the repository says how to put it back")
 
 
 def _document(done: Extracted, arguments: Arguments) -> dict[str, object]:

@@ -3,22 +3,47 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
+from edgedr.errors import StorageError
+
 _LABEL = 14
 _WIDTH = 80
+_COLOURS = {"good": "32", "warn": "33", "bad": "31"}
+HINT = "  hint: "
+"""What stands before the next act, below every message."""
 
 
 def say(text: str = "") -> None:
-    """Print a line."""
-    print(text)
+    """Print a line. Raises ``StorageError`` if the output takes no more; so does all else that prints."""
+    with _output():
+        print(text)
+
+
+def flush() -> None:
+    """Send what was printed on its way. Raises ``StorageError``."""
+    with _output():
+        sys.stdout.flush()
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # a reader that leaves has seen enough; that is no fault of any place
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the output: {error.strerror or error}",
+            hint="free space where it goes, or print elsewhere; what the command did is done",
+        ) from error
 
 
 def say_json(value: Any) -> None:
     """Print a document for scripts."""
-    print(json.dumps(value, indent=1, sort_keys=True, default=str))
+    say(json.dumps(value, indent=1, sort_keys=True, default=str))
 
 
 def line(label: str, *facts: str) -> None:
@@ -31,7 +56,7 @@ def line(label: str, *facts: str) -> None:
         elif fact:
             rows += wrapped(plain(fact), room)
     for row in rows or [""]:
-        print(f"{label:<{_LABEL}}  {row}".rstrip())
+        say(f"{label:<{_LABEL}}  {row}".rstrip())
         label = ""
 
 
@@ -59,11 +84,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequen
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         if len(row[last]) <= room:
-            print("  ".join(cells).rstrip())
+            say("  ".join(cells).rstrip())
             continue
-        print("  ".join(cells[:last]).rstrip())
+        say("  ".join(cells[:last]).rstrip())
         for rest in wrapped(row[last], _WIDTH - 4):
-            print(f"    {rest}")
+            say(f"    {rest}")
 
 
 def size(count: int) -> str:
@@ -100,15 +125,26 @@ def plural(count: int, noun: str) -> str:
 
 def colour(text: str, style: str) -> str:
     """Colour a word on a terminal; it must say the same without."""
-    codes = {"good": "32", "warn": "33", "bad": "31"}
-    return f"\033[{codes[style]}m{text}\033[0m" if sys.stdout.isatty() and style in codes else text
+    return f"\033[{_COLOURS[style]}m{text}\033[0m" if sys.stdout.isatty() and style in _COLOURS else text
 
 
 def warn(text: str, hint: str | None = None) -> None:
     """Print something to look at, on stderr."""
-    print(f"warn: {plain(text)}", file=sys.stderr)
+    complain("warn: ", plain(text))
     if hint:
-        print(f"  hint: {hint}", file=sys.stderr)
+        complain(HINT, plain(hint))
+
+
+def complain(label: str, text: str, style: str | None = None) -> None:
+    """Print a label and a text on stderr: for scripts as it is, on a terminal broken below the label."""
+    rows = text.split("\n")
+    shown = label
+    if sys.stderr.isatty():
+        rows = [part for row in rows for part in wrapped(row, _WIDTH - len(label))]
+        rows[1:] = [f"{'':<{len(label)}}{row}" for row in rows[1:]]
+        shown = f"\033[{_COLOURS[style]}m{label}\033[0m" if style else label
+    with suppress(OSError):  # nobody is left to tell; the exit code still says it
+        print(shown + "\n".join(rows), file=sys.stderr)
 
 
 class Silent:

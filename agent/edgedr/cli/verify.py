@@ -43,11 +43,14 @@ def verify(arguments: Arguments) -> int:
     bad = [verdict for verdict in verdicts if not verdict.intact]
     if bad:
         first = bad[0]
+        about = str(first.backup.id)
         problem = first.problems[0] if first.problems else f"it depends on {first.broken_by}"
-        raise Damaged(
-            f"{len(bad)} of {len(verdicts)} backups cannot be restored; the first is {first.backup.id}: {problem}",
-            hint=_instead(verdicts, backups),
-        )
+        if problem.startswith(f"{about} is "):
+            problem = problem.replace(about, "it", 1)
+        told = f"{about} cannot be restored: {problem}"
+        if len(verdicts) > 1:
+            told = f"{len(bad)} of {len(verdicts)} backups cannot be restored; the first is {about}: {problem}"
+        raise Damaged(told, hint=_instead(verdicts, backups))
     doubtful = [verdict for verdict in verdicts if verdict.doubt]
     if doubtful:
         raise RestoreStopped(
@@ -105,9 +108,9 @@ def _print(verdicts: Sequence[Verdict], backups: Sequence[Listed], *, believed: 
     if intact:
         lowest = min(verdict.level for verdict in intact)
         terminal.say(f"{len(intact)} of {len(verdicts)} intact; {lowest}: {lowest.meaning}")
-    if not believed:
+    if intact and not believed:
         terminal.warn(
-            "the signatures hold, but this machine knows none of the signers",
+            "the signatures of the intact ones hold, but this machine knows none of the signers",
             "give --allowed-signers with the line that `edgedr init` printed",
         )
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import assert_never
 
@@ -28,6 +29,7 @@ from edgedr.watching import Watcher
 FILES = "files"
 _STAGING = ".restoring"
 _SPARE = 16 << 20  # bytes left on the target's disk beside what is extracted
+_NOWHERE = "no other backup of this node here is known to be intact: look at another copy of the repository"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ def recover(repository: Repository, listed: Sequence[Listed], order: Order, watc
         _prove_ciphertext(repository, chain, by_id, watcher)
         return _into(order.target, lambda staging: _extract(repository, chain, key, order, staging, watcher))
     except Damaged as error:
-        raise Damaged(error.message, hint=_instead(repository, listed, order) or error.hint) from error
+        hint = _instead(repository, listed, order) or _unsigned(by_id, order) or error.hint or _NOWHERE
+        raise Damaged(error.message, hint=hint) from error
 
 
 def _believed_chain(
@@ -153,9 +156,10 @@ def _fetch(
     record = chain[-1].artifact(name)
     if record is None:
         raise Damaged(f"{chain[-1].id} has no {name}, though its inventory says so")
-    if durable.free_space_of(path.parent) < record.size + _SPARE:
+    needed = record.size + _SPARE
+    if durable.free_space_of(path.parent) < needed:
         raise RestoreStopped(
-            f"{order.target} has no room for {name}: {record.size >> 20} MiB are needed",
+            f"{order.target} has no room for {name}: {-(-needed >> 20)} MiB are needed",
             hint="name a directory on another disk with --to",
         )
     watcher.begin(f"recover {name}", sum(a.sealed_size for link in chain if (a := link.artifact(name)) is not None))
@@ -221,8 +225,29 @@ def _instead(repository: Repository, listed: Sequence[Listed], order: Order) -> 
         with suppress(Damaged, ObjectMissing):
             verdicts = check(repository, listed, [backup.id], trust=trust, seen=seen)
             if all(verdict.intact and not verdict.doubt for verdict in verdicts):
-                apart = abs(order.backup.id.created - backup.id.created)
-                minutes = int(apart.total_seconds() // 60)
+                apart = _span(abs(order.backup.id.created - backup.id.created))
                 side = "older" if backup.id < order.backup.id else "newer"
-                return f"{backup.id} is intact ({minutes} minutes {side}): edgedr restore {backup.id} …"
+                return f"{backup.id} is intact ({apart} {side}): edgedr restore {backup.id} …"
+    return None
+
+
+def _span(apart: timedelta) -> str:
+    """Say how much work lies between two backups."""
+    minutes = int(apart.total_seconds() // 60)
+    if minutes < 1:
+        return "less than a minute"
+    for count, unit in ((minutes // 1440, "day"), (minutes // 60, "hour")):
+        if count > 1:
+            return f"{count} {unit}s"
+    return "1 minute" if minutes == 1 else f"{minutes} minutes"
+
+
+def _unsigned(by_id: Mapping[BackupId, Listed], order: Order) -> str | None:
+    """Say how to restore all the same what lacks nothing but a signature."""
+    if order.backup.manifest is None or order.allow_unsigned:
+        return None
+    with suppress(Damaged):
+        chain = chain_of(order.backup.manifest, {id_: _as_if_signed(backup) for id_, backup in by_id.items()})
+        if any(UNSIGNED in by_id[link.id].damage for link in chain):
+            return "--allow-unsigned restores it all the same, on your own judgement"
     return None

@@ -60,7 +60,7 @@ def decide(
     if asked_full:
         return Decision(Class.FULL, ("a full was asked for",))
     if not listed:
-        return Decision(Class.FULL, ("there is no backup yet",))
+        return Decision(Class.FULL, ("there was no backup before",))
     newest = listed[-1]
     if newest.manifest is None:
         return Decision(Class.FULL, (f"the newest backup is damaged: {newest.damage[0]}",))
