@@ -1,4 +1,4 @@
-"""What all tests share: no deadlines, which a busy machine would miss, and the fixtures of the fault suite."""
+"""What all tests share: no deadlines, which a busy machine would miss, a fast disk, nodes to look at."""
 
 import os
 import shutil
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.lab.operator import Operator, Said, with_two_backups
 
 settings.register_profile("edgedr", deadline=None)
 settings.load_profile("edgedr")
@@ -27,3 +29,21 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing here cuts the power, so waiting for the disk would prove nothing."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def node(scratch: Path) -> Operator:
+    """Somebody at a terminal of a node that is not set up yet."""
+    return Operator(scratch)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Operator:
+    """A node with a full and a delta, only to look at."""
+    return with_two_backups(tmp_path_factory.mktemp("node"))
+
+
+@pytest.fixture
+def look(kept: Operator, capsys: pytest.CaptureFixture[str]) -> Said:
+    """Commands on that node, in this process."""
+    return Said(kept, capsys)

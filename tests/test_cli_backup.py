@@ -14,11 +14,6 @@ from edgedr.wiring import open_state
 from tests.lab.operator import CANARY, Operator, Said, files_with
 
 
-@pytest.fixture
-def node(scratch: Path) -> Operator:
-    return Operator(scratch)
-
-
 def _flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

@@ -12,23 +12,8 @@ import pytest
 from edgedr.cli.main import main
 from edgedr.sealing.identities import make_identity
 from edgedr.settings import load
-from tests.lab.operator import Operator, Said, files_with, with_two_backups
+from tests.lab.operator import Operator, Said, files_with
 from tests.lab.tools import need
-
-
-@pytest.fixture
-def node(scratch: Path) -> Operator:
-    return Operator(scratch)
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Operator:
-    return with_two_backups(tmp_path_factory.mktemp("node"))
-
-
-@pytest.fixture
-def look(kept: Operator, capsys: pytest.CaptureFixture[str]) -> Said:
-    return Said(kept, capsys)
 
 
 def test_init_finds_the_layout_and_writes_what_is_needed(node: Operator) -> None:

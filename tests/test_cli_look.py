@@ -14,22 +14,7 @@ from edgedr.cli.main import main
 from edgedr.cli.parser import build_parser
 from edgedr.sealing.identities import make_identity
 from edgedr.sources.table import SOURCE_NAMES
-from tests.lab.operator import CANARY, Operator, Said, with_two_backups
-
-
-@pytest.fixture
-def node(scratch: Path) -> Operator:
-    return Operator(scratch)
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Operator:
-    return with_two_backups(tmp_path_factory.mktemp("node"))
-
-
-@pytest.fixture
-def look(kept: Operator, capsys: pytest.CaptureFixture[str]) -> Said:
-    return Said(kept, capsys)
+from tests.lab.operator import CANARY, Operator, Said
 
 
 def test_config_check(look: Said) -> None:

@@ -10,17 +10,7 @@ import pytest
 
 from edgedr.cli.parser import COMMANDS
 from edgedr.errors import EXIT_CODES
-from tests.lab.operator import Operator, Said, with_two_backups
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Operator:
-    return with_two_backups(tmp_path_factory.mktemp("node"))
-
-
-@pytest.fixture
-def look(kept: Operator, capsys: pytest.CaptureFixture[str]) -> Said:
-    return Said(kept, capsys)
+from tests.lab.operator import Operator, Said
 
 
 def test_output_fits_80_columns(look: Said) -> None:
