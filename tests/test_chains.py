@@ -87,7 +87,7 @@ def full(*reasons: str, **known: Any) -> Row:
 
 
 def delta(so_far: int, **known: Any) -> Row:
-    return Row(Class.DELTA, (f"continues the chain of {FULL.id}, {so_far} so far",), **known)
+    return Row(Class.DELTA, (f"delta {so_far} upon {FULL.id}",), **known)
 
 
 def links(*backups: Manifest) -> tuple[Listed, ...]:
@@ -103,7 +103,7 @@ TABLE: dict[str, Row] = {
     "the cache is gone": full("the cached etcd.db is gone", given={"parent_problem": "the cached etcd.db is gone"}),
     "just under full_every": Row(
         Class.DELTA,
-        (f"continues the chain of {(young := chain(2, age=24 * HOUR - MINUTES))[0].id}, 2 so far",),
+        (f"delta 2 upon {(young := chain(2, age=24 * HOUR - MINUTES))[0].id}",),
         backups=links(*young),
     ),
     "full_every": full("the last full is 24.0 h old, 24.0 h is the limit", backups=links(*chain(2, age=24 * HOUR))),
@@ -154,7 +154,7 @@ TABLE: dict[str, Row] = {
     ),
     "an older chain is damaged": Row(
         Class.DELTA,
-        (f"continues the chain of {(anew := manifest(3)).id}, 1 so far",),
+        (f"delta 1 upon {(anew := manifest(3)).id}",),
         backups=(listed(FULL, "gone"), listed(DELTA), listed(anew)),
     ),
 }

@@ -94,7 +94,7 @@ def _print(outcome: Outcome, said: list[str]) -> None:
         "committed",
         str(manifest.id),
         str(manifest.kind),
-        f"{terminal.size(manifest.sealed_size)} sealed",
+        terminal.size(manifest.sealed_size),
         str(manifest.proof),
         f"{outcome.seconds:.1f} s",
     )

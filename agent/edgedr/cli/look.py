@@ -108,7 +108,8 @@ def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backup
     )
     if manifest.distribution:
         terminal.line("runs", manifest.distribution, f"Kubernetes {manifest.kubernetes_version or 'unknown'}")
-    terminal.line("class", str(manifest.kind), *manifest.reasons[:1])
+    terminal.line("class", str(manifest.kind))
+    terminal.line("why", *manifest.reasons[:1])
     for reason in manifest.reasons[1:]:
         terminal.line("", reason)
     if len(chain) > 1:

@@ -73,7 +73,7 @@ def decide(
         reasons += (parent_problem,)
     if reasons:
         return Decision(Class.FULL, reasons)
-    return Decision(Class.DELTA, (f"continues the chain of {chain[0].id}, {len(chain)} so far",), chain)
+    return Decision(Class.DELTA, (f"delta {len(chain)} upon {chain[0].id}",), chain)
 
 
 def _reasons_for_full(chain: Sequence[Manifest], capture: Capture, policy: ChainPolicy) -> list[str]:
