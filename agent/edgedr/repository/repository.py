@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from edgedr import strictjson
@@ -50,11 +50,6 @@ class Listed:
         return self.place.id
 
 
-@dataclass(slots=True)
-class _Objects:
-    sizes: dict[str, int] = field(default_factory=dict)
-
-
 class Repository:
     """The backups below one storage; of one node, where ``site`` and ``node`` are given."""
 
@@ -64,14 +59,13 @@ class Repository:
 
     def places(self) -> Iterator[tuple[Place, dict[str, int]]]:
         """Yield every place that holds objects of a backup, committed or not, with the sizes of its objects."""
-        found: defaultdict[Place, _Objects] = defaultdict(_Objects)
+        found: defaultdict[Place, dict[str, int]] = defaultdict(dict)
         for prefix in self._prefixes:
             for stored in self.storage.list(prefix):
                 belongs = place_of(stored.name)
                 if belongs is not None:
-                    found[belongs[0]].sizes[belongs[1]] = stored.size
-        for place, objects in sorted(found.items(), key=lambda item: (item[0].site, item[0].node, item[0].id)):
-            yield place, objects.sizes
+                    found[belongs[0]][belongs[1]] = stored.size
+        yield from sorted(found.items(), key=lambda item: (item[0].site, item[0].node, item[0].id))
 
     def list(self) -> tuple[Listed, ...]:
         """Return the committed backups by site, node and sequence. No signature or hash is checked here.
