@@ -1,5 +1,6 @@
 """A node with edgedr on it, below a directory: configured for a laboratory etcd, driven by the command line alone."""
 
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -8,9 +9,12 @@ from pathlib import Path
 from benchmarks.measured import Cost, run, weigh
 from edgedr.sealing.identities import make_identity
 from edgedr.sealing.signatures import Signer, allowed_signers_line
+from edgedr.sources.table import SOURCE_NAMES
 from tests.lab.etcd import EtcdCluster
 
 SITE, NODE = "plant-7", "cp-1"
+OTHERS = [name for name in SOURCE_NAMES if name not in {"etcd", "certificates", "files"}]
+"""Sources that are not measured beside etcdctl, restic and borg, which have no such thing."""
 
 
 class EdgedrNode:
@@ -38,6 +42,7 @@ class EdgedrNode:
             f'[node]\nsite = "{SITE}"\nname = "{NODE}"\nroot = "{etcd.root}"\n'
             f'[sealing]\nrecipients = ["{identity.recipient}"]\n'
             f'[repository]\npath = "{self.repository}"\n[state]\npath = "{state}"\n'
+            f"[sources]\ndisabled = {json.dumps(OTHERS)}\n"
         )
 
     def command(self, *words: str | Path) -> Sequence[str | Path]:

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.lab import kubeadm
 from tests.lab.churn import Site
-from tests.lab.etcd import EtcdCluster
+from tests.lab.whole import ControlPlane, control_plane
 
 MEGABYTES = 20
 MINUTES = 60
 NODE = "cp-1"
+KEPT = "etc/kubernetes"
 
 
 class Demo:
@@ -112,24 +114,28 @@ def back_up(demo: Demo, title: str) -> None:
 def run(directory: Path) -> None:
     """Carry the demonstration out."""
     demo = Demo(directory)
-    print("A control-plane node: real etcd with TLS, certificates, static pod manifests.")
-    with EtcdCluster(directory / "node") as etcd:
+    print("A control-plane node as kubeadm left it: real etcd with TLS, a stand-in of its API server.")
+    root = kubeadm.unpack(directory / "node")
+    with control_plane(root, directory) as plane:
+        etcd = plane.etcd
         member = etcd.members[0]
         site = Site(etcd)
         with demo.timed("fill etcd with a site"):
             site.fill(MEGABYTES)
-        demo.init(etcd.root)
+        demo.init(root)
+        plane.configure(demo.config)
         back_up(demo, "first backup")
         with demo.timed(f"{MINUTES} min of cluster life"):
             site.churn(MINUTES)
         back_up(demo, "second backup")
         demo.edgedr("list")
-        keys, files, revision = etcd.items(), files_below(etcd.root), etcd.revision()
+        demo.edgedr("show", "latest")
+        keys, files, revision = etcd.items(), files_below(root / KEPT), etcd.revision()
 
         print("\nThe disaster: etcd's data and all of /etc/kubernetes are gone.")
         etcd.stop()
         shutil.rmtree(member.data)
-        shutil.rmtree(etcd.root / "etc")
+        shutil.rmtree(root / KEPT)
 
         identity = ("--identity", str(demo.identity))
         with demo.timed("prove") as said:
@@ -139,10 +145,10 @@ def run(directory: Path) -> None:
         with demo.timed("restore"):
             demo.edgedr("restore", "latest", "--to", str(restored), *identity)
         with demo.timed("put back, start etcd"):
-            subprocess.run(["cp", "-a", f"{restored}/files/etc", str(etcd.root)], check=True)
+            subprocess.run(["cp", "-a", f"{restored}/files/{KEPT}", str(root / KEPT)], check=True)
             member.restore(restored / "etcd.db")
             etcd.start()
-        compare(demo, etcd, keys, files, revision)
+        compare(demo, plane, keys, files, revision)
     print()
     for what, seconds, said_of_it in demo.rows:
         print(f"{what:<24} {seconds:>7}   {said_of_it}".rstrip())
@@ -151,23 +157,24 @@ def run(directory: Path) -> None:
 
 def compare(
     demo: Demo,
-    etcd: EtcdCluster,
+    plane: ControlPlane,
     keys: dict[bytes, bytes],
     files: dict[str, tuple[int, int, int, int, str]],
     revision: int,
 ) -> None:
     """Compare every key and every file with what was there before; any difference ends the demonstration."""
     with demo.timed("compare") as said:
+        etcd, top = plane.etcd, plane.root / KEPT
         now = etcd.items()
         if now != keys:
             raise SystemExit(f"{len(set(now) ^ set(keys))} keys differ")
         if etcd.revision() < revision:
             raise SystemExit(f"revision {etcd.revision()} is older than {revision}")
-        back = files_below(etcd.root)
+        back = files_below(top)
         different = sorted(path for path in files if back.get(path) != files[path])
         if different:
             raise SystemExit(f"files differ: {', '.join(different[:5])}")
-        count = sum(1 for path in files if (etcd.root / path).is_file())
+        count = sum(1 for path in files if (top / path).is_file())
         said.append(f"{len(keys)} keys and {count} files equal: content, mode, owner, time")
 
 

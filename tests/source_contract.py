@@ -7,6 +7,7 @@ import dataclasses
 import io
 import re
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +22,8 @@ from edgedr.model import SCHEMA, Finding, Severity, Status
 from edgedr.node.files import Files
 from edgedr.node.node import Node
 from edgedr.recovery.extract import extract
-from edgedr.sources.base import Captured, Count, Document, Fact, Source, Stream, TakePath
+from edgedr.sources.base import Captured, Copy, Count, Document, Fact, Listing, Source, Stream, TakePath
+from edgedr.sources.documents import document_fact, document_path, documents_of
 from edgedr.steps import Step
 from tests.lab import kubeadm
 from tests.lab.trees import picture
@@ -50,6 +52,7 @@ def restore(source: Source, node: Node, to: Path) -> Restored:
     """Capture, archive, extract: what a backup and an extraction do, without sealing."""
     items: list[Captured] = []
     artifacts: dict[str, Path] = {}
+    written: dict[str, str] = {}
     sink = _Sink()
     to.mkdir(exist_ok=True)
     with ArchiveWriter(to / "spool", node.files) as archive:
@@ -61,14 +64,26 @@ def restore(source: Source, node: Node, to: Path) -> Restored:
                     item.pump(spool)
             elif isinstance(item, TakePath):
                 archive.take(item.path, source.name)
+            elif isinstance(item, Copy):
+                artifacts[item.artifact] = to / item.artifact
+                item.make(artifacts[item.artifact])
             elif isinstance(item, Document):
-                archive.document(item.member, item.data)
-        facts = {item.key: item.value for item in items if isinstance(item, Fact)}
+                written[document_fact(item.member)] = archive.document(item.member, item.data)
+            elif isinstance(item, Listing):
+                written[document_fact(item.member)] = archive.document(item.member, item.pump)
+        facts = {**{item.key: item.value for item in items if isinstance(item, Fact)}, **written}
         findings = tuple(item for item in items if isinstance(item, Finding))
         record = SourceRecord(Status.OK, None, facts, findings)
         inventory = archive.finish("site", "node", {source.name: record}, sink)
     extract(io.BytesIO(sink.getvalue()), to / "root", max_bytes=len(sink.getvalue()))
     return Restored(tuple(items), to / "root", inventory, artifacts)
+
+
+def _comparable(item: Captured) -> object:
+    """Return what of an item must be the same each time: of one that is pumped, its name."""
+    if isinstance(item, Stream | Copy):
+        return item.artifact
+    return item.member if isinstance(item, Listing) else item
 
 
 class SourceContract:
@@ -84,8 +99,9 @@ class SourceContract:
 
     def damage(self, restored: Restored, source: Source) -> None:
         """Spoil what the source put back, as little as its proof must notice."""
-        entry = next(entry for entry in restored.inventory.entries if entry.source == source.name and entry.size)
-        path = restored.root / entry.path[1:]
+        taken = (entry.path for entry in restored.inventory.entries if entry.source == source.name and entry.size)
+        documents = (str(document_path(member)) for member in documents_of(source.name, restored.inventory))
+        path = restored.root / next(chain(taken, documents))[1:]
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
@@ -109,16 +125,16 @@ class SourceContract:
         assert items
         assert all(isinstance(item, get_args(Captured)) for item in items)
         assert all(item.path.is_absolute() for item in items if isinstance(item, TakePath))
-        for kind, key in ((Fact, "key"), (Count, "noun"), (Document, "member"), (Stream, "artifact")):
+        for kind, key in ((Fact, "key"), (Count, "noun"), (Document | Listing, "member"), (Stream | Copy, "artifact")):
             keys = [getattr(item, key) for item in items if isinstance(item, kind)]
             assert len(keys) == len(set(keys))
         assert all(item.number >= 0 for item in items if isinstance(item, Count))
 
     def test_the_same_node_yields_the_same(self, source: Source, node: Node, tmp_path: Path) -> None:
         """Two captures of an unchanged node give the same items in the same order."""
-        first, again = (restore(source, node, tmp_path / name).items for name in ("first", "again"))
-        comparable = [[i.artifact if isinstance(i, Stream) else i for i in items] for items in (first, again)]
-        assert comparable[0] == comparable[1]
+        first, again = (restore(source, node, tmp_path / name) for name in ("first", "again"))
+        assert [_comparable(item) for item in first.items] == [_comparable(item) for item in again.items]
+        assert first.inventory.sources == again.inventory.sources
 
     def test_it_changes_nothing(self, source: Source, node: Node, tmp_path: Path) -> None:
         """Capturing leaves every file of the node as it was."""

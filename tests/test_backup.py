@@ -9,7 +9,8 @@ import pytest
 from edgedr.errors import SourceError
 from edgedr.model import Class, EtcdFacts, Finding, Severity, Status
 from edgedr.node.node import Node
-from edgedr.sources.base import Captured, Count, Spool, Stream, TakePath
+from edgedr.sources.base import Captured, Count, Stream, TakePath
+from edgedr.storage.base import Spool
 from edgedr.storage.memory import MemoryStorage
 from tests.lab.fake_source import BLOB, BlobSource, Lab, bytes_of, expect
 

@@ -1,5 +1,6 @@
 """`edgedr backup`: every way in which it ends, and what never leaves it."""
 
+import json
 import os
 import shutil
 import stat
@@ -11,7 +12,7 @@ import pytest
 
 from edgedr.settings import load
 from edgedr.wiring import open_state
-from tests.lab.operator import CANARY, Operator, Said, files_with
+from tests.lab.operator import CANARY, NOT_HERE, Operator, Said, files_with
 
 
 def _flip(path: Path) -> None:
@@ -59,17 +60,17 @@ def test_a_missing_optional_source_ends_with_3(node: Operator, capsys: pytest.Ca
             path.unlink()
     shutil.rmtree(node.root / "var/lib/kubelet/pki", ignore_errors=True)
     text = said("backup", code=3)
-    assert "is stored, but not whole: certificates is missing" in text
+    assert "is stored, but lacks certificates, " in text
     assert "incomplete" in said("list")
     assert said.json("show")["sources"]["certificates"]["status"] == "missing"
     target = node.directory / "restored"
     shown = said("show").splitlines()
     assert "certificates  missing" in shown
-    assert [line for line in shown if line.startswith("missing         certificates: ")]
+    assert [line for line in shown if line.startswith("missing          certificates: ")]
     assert max(map(len, shown)) <= 80
     words: list[str | Path] = ["restore", "--identity", node.identity, "--to", target]
     text = said(*words, code=3)
-    assert "missing         certificates: " in text
+    assert "missing          certificates: " in text
     assert "is restored, but it never held: certificates" in text
     assert "hint: no backup here holds certificates" in text
     assert "holds no certificates" in said(*words, "--only", "certificates", code=9)
@@ -79,7 +80,9 @@ def test_a_missing_required_source_ends_with_4(node: Operator, capsys: pytest.Ca
     """Without etcd there is no backup, and nothing is listed."""
     said = Said(node, capsys)
     node.init()
-    node.config.write_text(node.config.read_text().replace('disabled = ["etcd"]', "disabled = []"))
+    without = [name for name in NOT_HERE if name != "etcd"]
+    text = node.config.read_text().replace(f"disabled = {json.dumps(NOT_HERE)}", f"disabled = {json.dumps(without)}")
+    node.config.write_text(text)
     text = node.config.read_text().replace("# endpoints = [", "endpoints = [").replace(":2379", ":1")
     node.config.write_text(text.replace('# answer = "5 s"', 'answer = "1 s"'))
     assert "etcd" in said("backup", code=4)
@@ -138,7 +141,7 @@ def test_a_careless_umask_opens_nothing(node: Operator) -> None:
     script = 'umask 000; "$@"'
     loosely = ["sh", "-c", script, "sh", *command]
     subprocess.run([*loosely, *node.init_words(), "--unproven"], capture_output=True, check=True)
-    node.config.write_text(node.config.read_text().replace("# disabled = []", 'disabled = ["etcd"]'))
+    node.config.write_text(node.config.read_text().replace("# disabled = []", f"disabled = {json.dumps(NOT_HERE)}"))
     restored = node.directory / "restored"
     for words in (["backup"], ["restore", "--identity", str(node.identity), "--to", str(restored)]):
         subprocess.run([*loosely, *words], capture_output=True, check=True)

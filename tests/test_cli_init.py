@@ -1,6 +1,7 @@
 """`edgedr init` and `edgedr keys prove`, as an operator types them."""
 
 import base64
+import json
 import re
 import stat
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from edgedr.cli.main import main
 from edgedr.sealing.identities import make_identity
 from edgedr.settings import load
-from tests.lab.operator import Operator, Said, files_with
+from tests.lab.operator import NOT_HERE, Operator, Said, files_with
 from tests.lab.tools import need
 
 
@@ -44,7 +45,7 @@ def test_init_says_where_it_found_no_kubernetes(node: Operator) -> None:
     said = " ".join(node.run(*words, "--node", "cp-1", "--unproven")[0].split())
     assert f"found unknown: below {bare} there is no kubeadm layout: " in said
     assert (
-        "/etc/kubernetes/manifests/kube-apiserver.yaml is not there; only what [sources.…] names will be taken" in said
+        "no k3s layout: /var/lib/rancher/k3s/server/tls is not there; only what [sources.…] names will be taken" in said
     )
 
 
@@ -87,7 +88,7 @@ def test_somebody_proves_that_backups_can_be_opened(node: Operator, answer: str)
     """The challenge is answered with edgedr, or with stock age; a second init does not ask again."""
     code, said = _converse(node, *node.init_words(), answer=answer)
     assert code == 0, said
-    assert "proven          recipient" in said
+    assert "proven           recipient" in said
     assert "can open backups of this node" in said
     again, complained = node.run(*node.init_words())
     assert "left as it is" in again
@@ -101,7 +102,7 @@ def test_wrong_answers_prove_nothing(node: Operator, answer: str, tries: int) ->
     assert code == 2
     assert said.count("that is not it") == tries
     assert "nobody has proven that" in said
-    node.config.write_text(node.config.read_text().replace("# disabled = []", 'disabled = ["etcd"]'))
+    node.config.write_text(node.config.read_text().replace("# disabled = []", f"disabled = {json.dumps(NOT_HERE)}"))
     _, complained = node.run("backup")
     assert f"warn: nobody has proven that recipient {node.recipient}" in complained
     code, said = _converse(node, *node.init_words(), answer="edgedr")
@@ -114,7 +115,7 @@ def test_a_recipient_added_later_is_not_taken_for_proven(node: Operator) -> None
     code, said = _converse(node, *node.init_words(), answer="edgedr")
     assert code == 0, said
     escrow = make_identity().recipient
-    text = node.config.read_text().replace("# disabled = []", 'disabled = ["etcd"]')
+    text = node.config.read_text().replace("# disabled = []", f"disabled = {json.dumps(NOT_HERE)}")
     node.config.write_text(text.replace("recipients = [\n", f'recipients = [\n  "{escrow}",\n'))
     _, complained = node.run("backup")
     assert f"nobody has proven that recipient {escrow}" in complained

@@ -79,7 +79,7 @@ def test_ways_to_name_a_backup(look: Said) -> None:
         (["list", "--jsn"], 2, "unrecognized arguments: --jsn"),
         ([], 2, "required"),
         (["restore", "latest"], 2, "required: --to"),
-        (["restore", "latest", "--to", "/nowhere", "--only", "dns"], 2, "invalid choice: 'dns'"),
+        (["restore", "latest", "--to", "/nowhere", "--only", "dsn"], 2, "invalid choice: 'dsn'"),
         (["restore", "latest", "--to", "/nowhere"], 6, "no identity was given"),
         (["restore", "latest", "--to", "/nowhere", "--identity", "/no/key"], 6, "cannot read the identity /no/key"),
         (["restore", "latest", "--to", "/nowhere", "--identity", "{key}", "--only", "etcd"], 9, "holds no etcd"),
@@ -145,7 +145,7 @@ def test_a_repository_needs_no_configuration(look: Said, scratch: Path) -> None:
     said = look("restore", *here, "--identity", operator.identity, "--to", target, config=False)
     assert "signed by cp-1" in said
     assert (target / "files/etc/kubernetes/new.yaml").read_text() == "kind: New\n"
-    assert (target / "files/etc/kubernetes/pki/sa.key").read_text() == CANARY
+    assert (target / "files/etc/kubernetes/pki/sa.key").read_text().startswith(CANARY)
 
 
 def test_a_stranger_s_backup_is_not_restored_without_a_word(look: Said, scratch: Path) -> None:

@@ -1,5 +1,6 @@
 """The configuration: all that is wrong is said at once; no secret is ever echoed; the example is true."""
 
+import json
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from edgedr.locations import load_locations
 from edgedr.sealing.identities import make_identity
 from edgedr.sealing.recipients import parse_recipient
 from edgedr.settings import Settings, load, parse
+from edgedr.sources.table import SOURCE_NAMES
 
 EXAMPLE = Path(__file__).parent.parent / "config" / "edgedr.toml"
 CANARY = "AGE-SECRET-KEY-1CANARYQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ"
@@ -56,7 +58,7 @@ def test_the_smallest_configuration(recipient: str) -> None:
     """Site, node and one recipient are enough; everything else has a default."""
     settings = parse(text_of(recipient).encode(), "x")
     assert settings.chain.full_every == timedelta(hours=24)
-    assert [source.name for source in settings.sources] == ["certificates", "files", "etcd"]
+    assert tuple(source.name for source in settings.sources) == SOURCE_NAMES
     assert settings.recipients == (parse_recipient(recipient),)
 
 
@@ -100,7 +102,7 @@ def test_every_problem_at_once(recipient: str) -> None:
         """
     )
     expected = [
-        r"colour: unknown; known are chain, node, .*",
+        r"colour: unknown; known are chain, kubernetes, layout, .*",
         r"\[node\] site: 'Plant 7' is not a name: .*",
         r"\[node\] nmae: unknown; did you mean name\?",
         r"\[node\] name: it is missing",
@@ -132,6 +134,35 @@ CASES = [
     ("[sealing]\nrecipients = [5]", "[sealing] recipients: 5 is not a text in quotes"),
     ("[sealing]\nrecipients = []", "[sealing] recipients: there is none; encryption has no off switch"),
     ("[sealing]", "[sealing] recipients: it is missing"),
+    ('[layout]\nname = "k4s"', "[layout] name: 'k4s' is none of kubeadm, rke2, k3s"),
+    ('[layout]\npods = "manifests"', "[layout] pods: 'manifests' is not an absolute path"),
+    (
+        '[kubernetes]\nserver = "http://127.0.0.1:6443"',
+        "[kubernetes] server: 'http://127.0.0.1:6443' is not a URL like",
+    ),
+    ('[kubernetes]\nserver = "https://u:p@x:6443"', "[kubernetes] server: a user or a password is in it"),
+    ("[kubernetes]\nrequests_per_second = 0", "[kubernetes] requests_per_second: 0 is not between 1 and 1000"),
+    ("[kubernetes]\npage = 9999", "[kubernetes] page: 9999 is not between 1 and 5000"),
+    (
+        '[sources]\ncluster_capture = "sometimes"',
+        "[sources] cluster_capture: 'sometimes' is none of auto, always, never",
+    ),
+    ("[sources]\ncluster_capture = 5", "[sources] cluster_capture: 5 is none of auto, always, never"),
+    (
+        '[[sources.dns.transfers]]\nserver = "x"\nzones = ["a.example"]\nkey = "k"\nsecret = ["c2VjcmV0"]',
+        "[sources.dns] transfers secret: it is not a reference in quotes",
+    ),
+    ("[sources.dns]\nmax_records = 0", "[sources.dns] max_records: 0 is less than 1"),
+    ('[sources.machine]\ninclude = ["etc"]', "[sources.machine] include: 'etc' is not an absolute path"),
+    ('[[sources.dns.transfers]]\nserver = "x"', "[sources.dns] transfers zones: it is missing"),
+    (
+        '[[sources.dns.transfers]]\nserver = "x:y:z"\nzones = ["a.example"]',
+        "[sources.dns] transfers #1 server: ",
+    ),
+    (
+        '[[sources.dns.transfers]]\nserver = "x"\nzones = ["a.example"]\nkey = "k"\nsecret = "c2VjcmV0"',
+        "[sources.dns] transfers #1 secret: ",
+    ),
     ("[sealing]\nencrypt = false", "[sealing] encrypt: unknown; encryption has no off switch"),
     ("encrypt = false", "encrypt: unknown; encryption has no off switch"),
     ("[sealing]\nencryption = false", "[sealing] encryption: unknown; encryption has no off switch"),
@@ -148,16 +179,16 @@ CASES = [
     ('[repository]\npath = "/var/lib"', "[state] path: it must not be inside the repository"),
     ('[sources]\ndisabled = ["etcd", "everything"]', "[sources] disabled: 'everything' is unknown; known are"),
     (
-        '[sources]\ndisabled = ["files", "etcd", "certificates"]',
+        f"[sources]\ndisabled = {json.dumps(SOURCE_NAMES)}",
         "[sources] disabled: nothing would be left to back up",
     ),
     (
         '[sources]\ndisabled = ["etcd", "certificates"]',
-        "[sources]: nothing that is left is required (files), so that an empty backup would do",
+        "[sources]: nothing that is left is required (serviceaccounts, files, dns, addresses, machine, ",
     ),
     (
         "[sources.etcd]\nrequired = false\n[sources.certificates]\nrequired = false",
-        "[sources]: nothing that is left is required (certificates, files, etcd)",
+        "[sources]: nothing that is left is required (serviceaccounts, certificates, files, dns, ",
     ),
     ('[sources.etcd]\ncert = "/c"', "[sources.etcd] key: it is missing: cert is set, and they belong together"),
     ('[sources.etcd]\nkey = "/k"', "[sources.etcd] cert: it is missing: key is set, and they belong together"),
@@ -341,7 +372,7 @@ def test_no_recipient_makes_a_bug(text: str) -> None:
 
 def _documented() -> dict[str, dict[str, Any]]:
     """Return every setting that the example shows, commented ones included."""
-    text = re.sub(r"^# ([a-z_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+    text = re.sub(r"^# ([a-z_]+ = |  \"|\])", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
     return tomllib.loads(text)
 
 
@@ -410,8 +441,9 @@ def test_every_setting_is_in_the_example() -> None:
 
 def test_every_commented_default_is_the_default(recipient: str) -> None:
     """With its comments taken off, the example means the same, but for what is found on the node by default."""
-    text = re.sub(r"^# ([a-z_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
-    found_on_the_node = r"^(?:endpoints|ca|cert|key) = .*$"
+    text = re.sub(r"^# ([a-z_]+ = |  \"|\])", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+    text = re.sub(r"^\[layout\]$.*?(?=^\[)", "", text, flags=re.MULTILINE | re.DOTALL)
+    found_on_the_node = r"^(?:endpoints|ca|cert|key|kubeconfig|server|transfers|database) = .*$"
     assert parse(re.sub(found_on_the_node, "", text, flags=re.MULTILINE).encode(), "x") == load(EXAMPLE)
     parse(text.encode(), "x")
 

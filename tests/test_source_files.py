@@ -88,11 +88,17 @@ def test_what_the_server_writes_is_not_taken(root: Path) -> None:
     assert not [path for path in found if path.startswith(("/var/log", "/var/lib/big"))]
 
 
-def test_a_flag_that_names_nothing_is_said(root: Path) -> None:
-    """A file that the API server wants and the node lacks is named with its flag."""
-    (root / "etc/kubernetes/enc/encryption.yaml").unlink()
-    text = "named by the API server's --encryption-provider-config, but not on this node"
-    assert complaints(captured(root)) == {"/etc/kubernetes/enc/encryption.yaml": text}
+def test_flags_of_every_part_count(root: Path) -> None:
+    """What only the scheduler's or the controller manager's flags name is taken too, and what a kubeconfig names."""
+    (root / "opt").mkdir()
+    (root / "opt/scheduler.conf").write_text("kind: Config\nusers: [{user: {client-key: keys/scheduler.key}}]\n")
+    (root / "opt/keys").mkdir()
+    (root / "opt/keys/scheduler.key").write_bytes(b"k")
+    manifest = root / "etc/kubernetes/manifests/kube-scheduler.yaml"
+    text = manifest.read_text()
+    assert "--kubeconfig=/etc/kubernetes/scheduler.conf" in text
+    manifest.write_text(text.replace("--kubeconfig=/etc/kubernetes/scheduler.conf", "--kubeconfig=/opt/scheduler.conf"))
+    assert {"/opt/scheduler.conf", "/opt/keys/scheduler.key"} <= paths(captured(root))
 
 
 @pytest.mark.parametrize(

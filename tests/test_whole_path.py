@@ -10,6 +10,7 @@ import pytest
 
 from edgedr.cli.main import main
 from edgedr.sealing.identities import make_identity
+from edgedr.sources.table import SOURCE_NAMES
 from tests.lab.etcd import EtcdCluster, EtcdMember, Version
 
 _HOLD = """
@@ -37,6 +38,9 @@ class Operator:
             *("init", "--site", "plant-7", "--node", "cp-1", "--root", str(root), "--recipient", self.recipient),
             *("--state", str(self.directory / "state"), "--unproven"),
         )
+        others = [name for name in SOURCE_NAMES if name not in {"etcd", "certificates", "files"}]
+        config = self.directory / "edgedr.toml"
+        config.write_text(config.read_text().replace("# disabled = []", f"disabled = {json.dumps(others)}"))
 
     def run(self, *words: str, code: int = 0) -> str:
         self.capsys.readouterr()

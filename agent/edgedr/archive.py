@@ -9,7 +9,7 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -17,13 +17,14 @@ from types import TracebackType
 from typing import BinaryIO, NoReturn, Self
 
 from edgedr import durable, members, strictjson
+from edgedr.captured import CapturedFiles
 from edgedr.errors import Damaged, SourceError
 from edgedr.inventory import Entry, EntryKind, Inventory, LeftOut, SourceRecord
 from edgedr.members import BLOCK, Member
 from edgedr.model import SCHEMA, Finding, Severity, Status
 from edgedr.node.files import Files
 from edgedr.node.seen import Seen, Skipped
-from edgedr.storage.base import ByteSink
+from edgedr.storage.base import ByteSink, Spool
 
 NODE_TAR = "node.tar"
 INVENTORY = "inventory.json"
@@ -47,7 +48,7 @@ class _Taken:
 
 
 class _Slot:
-    """The place of one file's content in the spool; a reading that failed stays there as a gap."""
+    """The place of one content in the spool; a reading that failed stays there as a gap."""
 
     def __init__(self, spool: durable.Writer) -> None:
         self._spool = spool
@@ -55,18 +56,23 @@ class _Slot:
 
     def restart(self) -> None:
         self.start = self._spool.size
+        self.size = 0
         self.hash = hashlib.sha256()
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | bytearray | memoryview) -> int:
         self.hash.update(data)
+        self.size += len(data)
         return self._spool.write(data)
+
+    def flush(self) -> None:
+        pass
 
 
 class ArchiveWriter:
     """Collect what sources take, then write it in order.
 
-    A context manager. Contents wait in the file ``spool``, which is removed at the end; memory holds one chunk of them,
-    the documents and the inventory.
+    A context manager. Contents wait in the file ``spool``, which is removed at the end; memory holds one chunk of them
+    and the inventory.
     """
 
     def __init__(self, spool: Path, files: Files, *, floor: int = 0) -> None:
@@ -77,7 +83,7 @@ class ArchiveWriter:
         self._taken: dict[PurePosixPath, _Taken] = {}
         self._left_out: dict[PurePosixPath, LeftOut] = {}
         self._inodes: dict[tuple[int, int], _Taken] = {}
-        self._documents: dict[str, bytes] = {}
+        self._documents: dict[str, _Slot] = {}
         self._findings: dict[str, list[Finding]] = {}
         self._lost: dict[PurePosixPath, str] = {}
 
@@ -102,11 +108,25 @@ class ArchiveWriter:
             if each not in self._taken and each not in self._left_out:
                 self._take(each, source)
 
-    def document(self, member: str, data: bytes) -> None:
-        """Add a text under ``member``, like ``runbooks/restore.md``."""
+    def document(self, member: str, content: bytes | Callable[[Spool], object]) -> str:
+        """Add a text under ``member``, like ``runbooks/restore.md``: its bytes, or what writes them into a spool.
+
+        Returns its SHA-256 in hex.
+        """
         if not DOCUMENT.fullmatch(member) or member in self._documents:
             raise ValueError(f"{member!r} is no name for a document, or taken")
-        self._documents[member] = data
+        slot = _Slot(self._spool)
+        if isinstance(content, bytes):
+            slot.write(content)
+        else:
+            content(slot)
+        self._documents[member] = slot
+        return slot.hash.hexdigest()
+
+    def drop_documents(self, members: Iterable[str]) -> None:
+        """Forget documents of a source that failed half-way."""
+        for member in members:
+            self._documents.pop(member, None)
 
     def drop(self, source: str) -> None:
         """Forget what a source took that failed half-way, except directories that others have something in."""
@@ -142,14 +162,21 @@ class ArchiveWriter:
         if len(record) > MAX_INVENTORY:
             raise SourceError(f"the inventory of {len(ordered)} paths is too large", hint="take fewer paths")
         written.member(members.encode(Member.document(INVENTORY, len(record))), record)
-        for name, data in sorted(self._documents.items()):
-            written.member(members.encode(Member.document(name, len(data))), data)
         with durable.open_for_reading(self._path) as spool:
+            for name, slot in sorted(self._documents.items()):
+                written.member(members.encode(Member.document(name, slot.size)))
+                written.content(spool, slot.start, slot.size, name)
             for taken in ordered:
                 written.member(members.encode(Member.of(taken.entry)))
-                written.content(spool, taken)
+                written.content(spool, taken.start, taken.entry.size, taken.entry.path)
         written.end()
         return inventory
+
+    def captured(self) -> CapturedFiles:
+        """Return what was taken so far, to be read as the files of a node are. Before ``finish`` only."""
+        return CapturedFiles(
+            {path: (taken.entry, taken.start) for path, taken in self._taken.items()}, self._spool.read
+        )
 
     def _completed(self, source: str, record: SourceRecord) -> SourceRecord:
         record = replace(record, findings=(*record.findings, *self._findings.get(source, ())))
@@ -261,15 +288,13 @@ class _Padded:
         self._write(data)
         self._pad(BLOCK)
 
-    def content(self, spool: BinaryIO, taken: _Taken) -> None:
-        spool.seek(taken.start)
-        left = taken.entry.size
+    def content(self, spool: BinaryIO, start: int, size: int, what: str) -> None:
+        spool.seek(start)
+        left = size
         while left:
             chunk = spool.read(min(left, _CHUNK))
             if not chunk:
-                raise SourceError(
-                    f"the spooled content of {taken.entry.path} is gone", hint="look at the disk, try again"
-                )
+                raise SourceError(f"the spooled content of {what} is gone", hint="look at the disk, try again")
             self._write(chunk)
             left -= len(chunk)
         self._pad(BLOCK)

@@ -27,6 +27,7 @@ from edgedr.model import (
 )
 from edgedr.node.node import Node
 from edgedr.repository.choice import Capture, ChainPolicy, Decision, decide
+from edgedr.repository.contents import cached_inventory
 from edgedr.repository.names import Place, segment_object, segment_sizes
 from edgedr.repository.parents import ParentCache, Reread
 from edgedr.repository.repository import Listed, Repository
@@ -75,7 +76,7 @@ class Outcome:
     @property
     def missing(self) -> tuple[str, ...]:
         """The sources that are not in it, or not whole."""
-        return tuple(name for name, source in self.manifest.sources.items() if source.status is not Status.OK)
+        return tuple(name for name, source in self.manifest.sources.items() if not source.status.whole)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -100,9 +101,10 @@ def back_up(task: Task, now: datetime, watcher: Watcher, log: Log, *, full: bool
     backup = BackupId(now.replace(microsecond=0), task.identity.sequence, secrets.token_hex(4))
     if BackupId.parse(str(backup)) != backup:  # it would be committed and never listed
         raise StorageError(f"sequence {backup.sequence} is beyond the last", hint="begin anew in another repository")
+    earlier = cached_inventory(task.cache, newest.manifest) if newest and newest.manifest else None
     try:
         captured = Capturing(task.node, task.cache, backup, watcher, log).run(
-            task.sources, task.identity.site, task.identity.node
+            task.sources, task.identity.site, task.identity.node, earlier
         )
         decision = decide(
             listed,
@@ -249,10 +251,10 @@ def _manifest(
 def _public(status: Status) -> str | None:
     """Keep paths and addresses out of the manifest, which anyone with the bucket can read; the inventory has them."""
     match status:
-        case Status.OK:
+        case Status.OK | Status.ELSEWHERE | Status.ABSENT:
             return None
         case Status.PARTIAL:
-            return "something of it could not be taken; the sealed inventory says what"
+            return "something of it could not be had; the sealed inventory says what"
         case Status.MISSING:
             return "could not be captured; the sealed inventory says why"
         case _:

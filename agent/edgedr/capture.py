@@ -4,19 +4,37 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from edgedr import durable
+from edgedr.anchors import anchor_facts, anchors, changed
 from edgedr.archive import NODE_TAR, ArchiveWriter
-from edgedr.errors import SourceError
+from edgedr.closure import Evidence, close
+from edgedr.errors import SourceError, StorageError
 from edgedr.inventory import EntryKind, Inventory, SourceRecord
 from edgedr.log import Log
-from edgedr.model import BackupId, EtcdFacts, Finding, Status
+from edgedr.model import CLOSURE, BackupId, EtcdFacts, Finding, Severity, Status
 from edgedr.node.node import Node
 from edgedr.repository.parents import ParentCache
-from edgedr.sources.base import Count, Document, Fact, Source, Spool, Stream, TakePath
+from edgedr.sources.base import (
+    Absent,
+    Copy,
+    Count,
+    Document,
+    Elsewhere,
+    Fact,
+    Lacking,
+    Listing,
+    Source,
+    Stream,
+    TakePath,
+)
+from edgedr.sources.documents import document_fact, is_document, member_of
+from edgedr.storage.base import Spool
 from edgedr.watching import Watcher
+
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +63,30 @@ class _Notes:
     facts: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    status: Status = Status.OK
     reason: str | None = None
 
+    def take(self, item: Fact | Count | Finding | Lacking | Elsewhere | Absent) -> None:
+        match item:
+            case Fact():
+                self.facts[item.key] = item.value
+            case Count():
+                self.counts[item.noun] = item.number
+            case Finding():
+                self.findings.append(item)
+            case Lacking() if self.reason is None:
+                self.status, self.reason = Status.PARTIAL, item.reason
+            case Lacking():
+                self.findings.append(Finding(Severity.WARN, "also lacking", item.reason))
+            case Elsewhere():
+                self.status, self.reason = Status.ELSEWHERE, f"captured by {item.who}"
+            case Absent():
+                self.status, self.reason = Status.ABSENT, item.reason
+            case _:
+                assert_never(item)
+
     def record(self) -> SourceRecord:
-        status = Status.OK if self.reason is None else Status.MISSING
-        return SourceRecord(status, self.reason, self.facts, tuple(self.findings))
+        return SourceRecord(self.status, self.reason, self.facts, tuple(self.findings))
 
 
 class Capturing:
@@ -64,10 +101,11 @@ class Capturing:
         self._artifacts: list[Plain] = []
         self._etcd: EtcdFacts | None = None
 
-    def run(self, sources: Sequence[Source], site: str, node: str) -> Captured:
-        """Capture every source, then write ``node.tar``.
+    def run(self, sources: Sequence[Source], site: str, node: str, earlier: Inventory | None = None) -> Captured:
+        """Capture every source, check closure, then write ``node.tar``.
 
         A source that is not required may fail: it is recorded as missing. Raises ``SourceError`` for one that is.
+        ``earlier`` is the inventory of the backup before, to say what the cluster hangs on and has changed since.
         """
         notes: dict[str, _Notes] = {}
         spool = self._cache.spool(self._backup) / "members"
@@ -75,12 +113,15 @@ class Capturing:
             for source in sources:
                 self._watcher.begin(f"capture {source.name}", None)
                 notes[source.name] = self._source_or_why_not(source, archive)
+            records = {name: said.record() for name, said in notes.items()}
+            records[CLOSURE] = self._closure(archive, earlier)
             with self._artifact(NODE_TAR) as sink:
-                inventory = archive.finish(site, node, {name: said.record() for name, said in notes.items()}, sink)
+                inventory = archive.finish(site, node, records, sink)
         taken = Counter(entry.source for entry in inventory.entries if entry.kind is not EntryKind.DIRECTORY)
         counts = {
             name: {**said.counts, **({"files": taken[name]} if taken[name] else {})} for name, said in notes.items()
         }
+        counts[CLOSURE] = {"missing": len(inventory.sources[CLOSURE].missing)}
         return Captured(tuple(self._artifacts), inventory, counts, self._etcd)
 
     def _source_or_why_not(self, source: Source, archive: ArchiveWriter) -> _Notes:
@@ -92,9 +133,12 @@ class Capturing:
             if source.required:
                 raise
             archive.drop(source.name)
+            archive.drop_documents(member_of(fact) for fact in notes.facts if is_document(fact))
             del self._artifacts[before:]  # half a source is no source
             self._log.event("source.missing", source=source.name, reason=error.message)
-            return _Notes(findings=notes.findings, reason=error.message)
+            return _Notes(findings=notes.findings, status=Status.MISSING, reason=error.message)
+        if not notes.status.whole:
+            self._log.event("source.partial", source=source.name, reason=notes.reason)
         return notes
 
     def _source(self, source: Source, archive: ArchiveWriter, notes: _Notes) -> None:
@@ -103,20 +147,50 @@ class Capturing:
                 case Stream():
                     with self._artifact(item.artifact) as sink:
                         item.pump(sink)
+                case Copy():
+                    self._copy(item)
                 case TakePath():
                     archive.take(item.path, source.name)
                 case Document():
-                    archive.document(item.member, item.data)
-                case Fact():
-                    notes.facts[item.key] = item.value
-                case Count():
-                    notes.counts[item.noun] = item.number
-                case Finding():
-                    notes.findings.append(item)
+                    notes.facts[document_fact(item.member)] = archive.document(item.member, item.data)
+                case Listing():
+                    notes.facts[document_fact(item.member)] = archive.document(item.member, item.pump)
                 case EtcdFacts():
                     self._etcd = item
                 case _:
-                    assert_never(item)
+                    notes.take(item)
+
+    def _closure(self, archive: ArchiveWriter, earlier: Inventory | None) -> SourceRecord:
+        """Look whether all that the datastore needs was captured: on what is in the archive, not on the node."""
+        self._watcher.begin("closure", None)
+        files = archive.captured()
+        made = {plain.name: self._cache.path(self._backup, plain.name) for plain in self._artifacts}
+        layout = self._node.layout
+        evidence = Evidence(files, layout, made.get("etcd.db"), made.get("state.db"), self._node.files)
+        record = close(evidence)
+        found = anchors(files, layout)
+        changes = tuple(changed(earlier, CLOSURE, found))
+        for change in changes:
+            self._log.event("anchor.changed", path=change.subject)
+        return replace(record, facts=anchor_facts(found), findings=(*record.findings, *changes))
+
+    def _copy(self, item: Copy) -> None:
+        """Let a library write a file of its own beside the cache, and take that in."""
+        directory = self._cache.spool(self._backup)
+        free = durable.free_space_of(directory)
+        if free < 2 * item.size + self._cache.keep_free:
+            raise StorageError(
+                f"no room in {directory} for a copy of {item.artifact}: {free >> 20} MiB are free",
+                hint="free space there, or lower [repository] keep_free",
+            )
+        path = directory / f"{item.artifact}.copy"
+        try:
+            item.make(path)
+            with durable.open_for_reading(path) as file, self._artifact(item.artifact) as sink:
+                while chunk := file.read(_CHUNK):
+                    sink.write(chunk)
+        finally:
+            durable.remove(path)
 
     @contextmanager
     def _artifact(self, name: str) -> Iterator[Spool]:

@@ -10,6 +10,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -27,6 +28,8 @@ _SIZE_UNITS = {
 _SPAN = re.compile(r"(\d+)\s*(s|min|h|d|w)", re.ASCII)
 _KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _SECRETS = ("SECRET", "PRIVATE KEY", "AGE-PLUGIN-")
+_NEVER_SHOWN = frozenset({"secret"})
+"""Settings whose value is not shown whatever it is: somebody may have put there what it should refer to."""
 _SPAN_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -126,7 +129,8 @@ def _decode(kind: Any, value: Any, where: str, reading: Reading) -> Any:
     try:
         return _scalar(kind, value)
     except ValueError as error:
-        reading.problems.append(Problem(where, str(error)))
+        hidden = where.rpartition(" ")[2] in _NEVER_SHOWN
+        reading.problems.append(Problem(where, "it is not a reference in quotes" if hidden else str(error)))
         return None
 
 
@@ -177,6 +181,8 @@ def _inside(where: str, key: str, *, section: bool) -> str:
 
 def _scalar(kind: Any, value: Any) -> Any:
     match kind:
+        case _ if isinstance(kind, type) and issubclass(kind, StrEnum):
+            return _one_of(kind, value)
         case _ if kind is Bytes:
             return _size(value)
         case _ if kind is timedelta:
@@ -189,6 +195,13 @@ def _scalar(kind: Any, value: Any) -> Any:
             return value
     words = {str: "a text in quotes", bool: "true or false", int: "a whole number", Path: "a path in quotes"}
     raise ValueError(f"{shown(value)} is not {words[kind]}")
+
+
+def _one_of(kind: type[StrEnum], value: Any) -> StrEnum:
+    known = [str(member) for member in kind]
+    if value not in known:
+        raise ValueError(f"{shown(value)} is none of {', '.join(known)}")
+    return kind(value)
 
 
 def _size(value: Any) -> Bytes:

@@ -58,6 +58,13 @@ class Writer:
         self._until_check -= written
         return written
 
+    def read(self, start: int, size: int) -> bytes:
+        """Read back what was written, from ``start``."""
+        try:
+            return os.pread(self._descriptor, size, start)
+        except OSError as error:
+            raise storage_error(error, "read", self._path) from error
+
     def flush(self) -> None:
         """Nothing is held back here; ``sync`` makes it durable."""
 
@@ -231,7 +238,7 @@ def open_for_reading(path: Path) -> BinaryIO:
 def _part(path: Path, *, mode: int, floor: int) -> Iterator[tuple[Writer, Path]]:
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(part, flags, mode)
     except OSError as error:
         raise storage_error(error, "create", path) from error

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from edgedr.model import Finding, Status
+from edgedr.model import Finding, Severity, Status
 
 
 class EntryKind(StrEnum):
@@ -54,6 +54,11 @@ class SourceRecord:
     reason: str | None = None
     facts: dict[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def missing(self) -> tuple[Finding, ...]:
+        """The pieces that closure names as missing, in a record of closure."""
+        return tuple(finding for finding in self.findings if finding.severity is Severity.BAD)
 
 
 @dataclass(frozen=True, slots=True)

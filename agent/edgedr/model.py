@@ -126,12 +126,27 @@ class Artifact:
         return sum(segment.size for segment in self.segments)
 
 
+CLOSURE = "closure"
+"""What closure is called among the sources of a backup: a record of its own, and no source."""
+
+
 class Status(StrEnum):
-    """What became of a source in a backup."""
+    """What became of a source in a backup.
+
+    ``partial``: something of it could not be had; ``missing``: nothing. Neither is a fault of the backup where it is
+    ``elsewhere``: another node of the cluster captures it; or ``absent``: this node has no such thing.
+    """
 
     OK = "ok"
     PARTIAL = "partial"
     MISSING = "missing"
+    ELSEWHERE = "elsewhere"
+    ABSENT = "absent"
+
+    @property
+    def whole(self) -> bool:
+        """Whether a restore would miss nothing of it."""
+        return self not in {Status.PARTIAL, Status.MISSING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +208,8 @@ class Manifest:
 
     @property
     def complete(self) -> bool:
-        """Whether no source is missing."""
-        return all(source.status is Status.OK for source in self.sources.values())
+        """Whether no source is missing or partial, and closure found nothing missing."""
+        return all(source.status.whole for source in self.sources.values())
 
     def artifact(self, name: str) -> Artifact | None:
         """Return the artifact of that name, if this backup has one."""

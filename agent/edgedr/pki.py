@@ -7,6 +7,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -24,15 +25,26 @@ _INSIDE = ("certificate-authority-data", "client-certificate-data", "client-key-
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """One certificate: where it is, whose, by whom, for which names, until when."""
+    """One certificate: where it is, whose, by whom, for which names, from when until when.
+
+    ``serial`` is hex, ``fingerprint`` the SHA-256 of the certificate as OpenSSL prints it, in hex without colons.
+    """
 
     path: PurePosixPath
     subject: str
     issuer: str
+    serial: str
+    not_before: datetime
     not_after: datetime
     is_authority: bool
     names: tuple[str, ...]
+    fingerprint: str
     certificate: "Certificate" = field(repr=False)
+
+    @property
+    def is_host_bound(self) -> bool:
+        """Whether it speaks for one machine by name or address: on another one it must be made anew."""
+        return not self.is_authority and (bool(self.names) or "CN=system:node:" in self.subject)
 
     @property
     def is_self_signed(self) -> bool:
@@ -47,13 +59,23 @@ class Issued:
 
 @dataclass(slots=True)
 class Ledger:
-    """Everything that was found, and what is wrong with it."""
+    """Everything that was found, and what is wrong with it.
+
+    ``pairs`` says of each key which public half it was compared with, and whether it fits. ``orphans`` are certificates
+    whose authority is not here.
+    """
 
     certificates: list[Issued] = field(default_factory=list)
     keys: int = 0
-    paired: int = 0
+    pairs: list[tuple[PurePosixPath, PurePosixPath, bool]] = field(default_factory=list)
     chained: int = 0
+    orphans: list[Issued] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def paired(self) -> int:
+        """How many keys fit a public half."""
+        return sum(fits for _, _, fits in self.pairs)
 
     @property
     def first_to_expire(self) -> Issued | None:
@@ -79,6 +101,17 @@ def examine(files: Mapping[PurePosixPath, bytes], *, thorough: bool) -> Ledger:
     _pair(ledger, publics, privates)
     _chain(ledger)
     return ledger
+
+
+def public_keys(path: PurePosixPath, content: bytes) -> tuple[bytes, ...]:
+    """Return the public half of each key and certificate in a file, in DER; what cannot be read is passed over."""
+    publics: dict[PurePosixPath, list[bytes]] = {}
+    privates: dict[PurePosixPath, list[bytes]] = {}
+    scrap = Ledger()
+    for label, block in _blocks(path, content, scrap):
+        with suppress(Exception):  # whoever examines the file says what is wrong with it
+            _read(path, label, block, scrap, publics, privates, thorough=False)
+    return tuple(publics.get(path, []) + privates.get(path, []))
 
 
 def _blocks(path: PurePosixPath, content: bytes, ledger: Ledger) -> Iterator[tuple[str, bytes]]:
@@ -144,6 +177,7 @@ def _spki(key: Any) -> bytes:
 
 def _issued(path: PurePosixPath, certificate: "Certificate") -> Issued:
     from cryptography import x509  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
 
     def extension(kind: type[Any]) -> Any:
         try:
@@ -156,9 +190,12 @@ def _issued(path: PurePosixPath, certificate: "Certificate") -> Issued:
         path=path,
         subject=certificate.subject.rfc4514_string(),
         issuer=certificate.issuer.rfc4514_string(),
+        serial=f"{certificate.serial_number:x}",
+        not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         is_authority=bool(constraints and constraints.ca),
         names=tuple(str(name.value) for name in names or ()),
+        fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
         certificate=certificate,
     )
 
@@ -171,9 +208,9 @@ def _pair(
         beside = [path, *(path.with_suffix(suffix) for suffix in (".crt", ".pub", ".pem"))]
         found = [(other, publics[other]) for other in dict.fromkeys(beside) if other in publics]
         for other, halves in found:
-            if any(key in halves for key in keys):
-                ledger.paired += 1
-            else:
+            fits = any(key in halves for key in keys)
+            ledger.pairs.append((path, other, fits))
+            if not fits:
                 text = f"is not the key of {other}"
                 ledger.findings.append(Finding(Severity.BAD, str(path), text, "one of the two is from another day"))
 
@@ -192,6 +229,7 @@ def _chain(ledger: Ledger) -> None:
             hint = "the authority was made anew, or the certificate is from another cluster"
             ledger.findings.append(Finding(Severity.BAD, str(issued.path), text, hint))
         else:
+            ledger.orphans.append(issued)
             text = f"its authority {issued.issuer} is not here"
             ledger.findings.append(Finding(Severity.WARN, str(issued.path), text, "know where that authority is kept"))
 

@@ -5,7 +5,7 @@ durations are written like "24h" or "15 min", sizes like "64 MiB".
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,15 +23,19 @@ from edgedr.decoding import (
     why_not_absolute,
 )
 from edgedr.errors import ConfigurationError
+from edgedr.layouts import LAYOUTS, LayoutSettings
 from edgedr.locations import NodeSettings, RepositorySettings, StateSettings, contradictions
 from edgedr.model import Bytes
+from edgedr.node.kube import KubeSettings
 from edgedr.repository.choice import ChainPolicy
 from edgedr.sealing.recipients import Recipient, parse_recipient
 from edgedr.sources.table import SOURCE_NAMES, SourceTable
+from edgedr.zone_transfers import transfer_problems
 
 _SEGMENT_MIN, _SEGMENT_MAX = 1 << 20, 1 << 30
 _SEGMENT = Bytes(64 << 20)  # the largest whose deltas keep a worker below 256 MiB
 _MAX_CHAIN = 10_000
+_MAX_RATE, _MAX_PAGE = 1000, 5000
 _ON_THE_NODE = (
     "[sources.etcd] ca",
     "[sources.etcd] cert",
@@ -40,6 +44,17 @@ _ON_THE_NODE = (
     "[sources.certificates] exclude",
     "[sources.files] include",
     "[sources.files] exclude",
+    "[sources.serviceaccounts] paths",
+    "[sources.serviceaccounts] exclude",
+    "[sources.dns] zone_files",
+    "[sources.dns] exclude",
+    "[sources.addresses] include",
+    "[sources.addresses] exclude",
+    "[sources.machine] include",
+    "[sources.machine] exclude",
+    "[sources.sqlite] database",
+    "[kubernetes] kubeconfig",
+    *(f"[layout] {each.name}" for each in fields(LayoutSettings) if each.name != "name"),
 )
 
 
@@ -60,6 +75,8 @@ class Settings:
     repository: RepositorySettings = field(default_factory=RepositorySettings)
     state: StateSettings = field(default_factory=StateSettings)
     chain: ChainPolicy = field(default_factory=ChainPolicy)
+    layout: LayoutSettings = field(default_factory=LayoutSettings)
+    kubernetes: KubeSettings = field(default_factory=KubeSettings)
     sources: SourceTable = field(default_factory=SourceTable)
 
     @property
@@ -98,6 +115,11 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("[chain] max_chain", f"{shown(deltas)} is not between 0 and {_MAX_CHAIN}")
     yield from _source_problems(values)
     yield from _etcd_problems(values)
+    if values.get("[sources.dns] max_records", 1) < 1:
+        yield Problem("[sources.dns] max_records", f"{shown(values['[sources.dns] max_records'])} is less than 1")
+    yield from (Problem(*problem) for problem in transfer_problems(values.get("[sources.dns] transfers", ())))
+    yield from _layout_problems(values)
+    yield from _kubernetes_problems(values)
 
 
 def _source_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -105,9 +127,10 @@ def _source_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     for name in sorted(disabled - set(SOURCE_NAMES)):
         yield Problem("[sources] disabled", f"{shown(name)} is {unknown(name, dict.fromkeys(SOURCE_NAMES))}")
     left = [name for name in SOURCE_NAMES if name not in disabled]
+    sure = [name for name in left if name != "sqlite"]  # required, but absent where the datastore is etcd
     if not left:
         yield Problem("[sources] disabled", "nothing would be left to back up")
-    elif not any(values.get(f"[sources.{name}] required", True) for name in left):
+    elif not any(values.get(f"[sources.{name}] required", True) for name in sure):
         text = f"nothing that is left is required ({', '.join(left)}), so that an empty backup would do: require one"
         yield Problem("[sources]", text)
     for place in _ON_THE_NODE:
@@ -127,6 +150,33 @@ def _etcd_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     for name, other in (("cert", "key"), ("key", "cert")):
         if pair[name] is not None and pair[other] is None:
             yield Problem(f"[sources.etcd] {other}", f"it is missing: {name} is set, and they belong together")
+
+
+def _layout_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    names = [layout.name for layout in LAYOUTS]
+    name = values.get("[layout] name")
+    if name is not None and name not in names:
+        yield Problem("[layout] name", f"{shown(name)} is none of {', '.join(names)}")
+
+
+def _kubernetes_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, most in (("requests_per_second", _MAX_RATE), ("page", _MAX_PAGE)):
+        value = values.get(f"[kubernetes] {name}", 1)
+        if not 1 <= value <= most:
+            yield Problem(f"[kubernetes] {name}", f"{shown(value)} is not between 1 and {most}")
+    server = values.get("[kubernetes] server")
+    if server is not None and "@" in server:  # not shown: a password may stand before it
+        yield Problem("[kubernetes] server", "a user or a password is in it: the kubeconfig says who asks")
+    elif server is not None and not _is_https(server):
+        yield Problem("[kubernetes] server", f"{shown(server)} is not a URL like https://127.0.0.1:6443")
+
+
+def _is_https(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme == "https" and bool(url.hostname) and (url.port or 443) > 0
+    except ValueError:
+        return False
 
 
 def _why_no_endpoint(text: str) -> str | None:

@@ -20,4 +20,11 @@ class PlaceFiles:
     source: str
 
 
-Step: TypeAlias = PlaceArtifact | PlaceFiles
+@dataclass(frozen=True, slots=True)
+class PlaceDocuments:
+    """Put the documents of a source below ``.edgedr/`` in the target directory, for a person to read and to apply."""
+
+    source: str
+
+
+Step: TypeAlias = PlaceArtifact | PlaceFiles | PlaceDocuments

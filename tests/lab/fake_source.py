@@ -27,9 +27,9 @@ from edgedr.repository.repository import Listed, Repository
 from edgedr.sealing.identities import Identity, make_identity
 from edgedr.sealing.recipients import fingerprint, parse_recipient
 from edgedr.sealing.signatures import AllowedSigner, Signer, Trust
-from edgedr.sources.base import Captured, Count, Spool, Stream, TakePath
+from edgedr.sources.base import Captured, Count, Stream, TakePath
 from edgedr.steps import PlaceArtifact, PlaceFiles, Step
-from edgedr.storage.base import Storage
+from edgedr.storage.base import Spool, Storage
 from edgedr.storage.directory import DirectoryStorage
 
 SEGMENT = 64 << 10

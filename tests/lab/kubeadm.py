@@ -9,13 +9,21 @@ from edgedr.node.files import Files
 from edgedr.node.node import Node
 from edgedr.sealing.zstandard import zstd
 
-_ROOT = Path(__file__).parent.parent / "data" / "kubeadm-root.tar.zst"
+_DATA = Path(__file__).parent.parent / "data"
+_ROOT = _DATA / "kubeadm-root.tar.zst"
+_DATASTORE = _DATA / "kubeadm-etcd.db.zst"
 
 
 def unpack(to: Path) -> Path:
     """Lay the node's files below ``to``, with their modes and times, and return it."""
     with tarfile.open(fileobj=io.BytesIO(zstd.decompress(_ROOT.read_bytes()))) as archive:
         archive.extractall(to, filter="fully_trusted")
+    return to
+
+
+def datastore(to: Path) -> Path:
+    """Write a snapshot of that cluster's etcd to ``to``: 417 of its objects, of which 30 Secrets, sealed with key1."""
+    to.write_bytes(zstd.decompress(_DATASTORE.read_bytes()))
     return to
 
 

@@ -12,9 +12,10 @@ from edgedr.node.node import Node
 from edgedr.sealing.identities import make_identity
 from edgedr.sealing.recipients import parse_recipient
 from edgedr.sealing.signatures import Signer, allowed_signers_line
-from edgedr.sources.base import Captured, Count, Spool, Stream
+from edgedr.sources.base import Captured, Count, Stream
 from edgedr.sources.etcd import ARTIFACT, EtcdSource
 from edgedr.sources.files import FilesSource
+from edgedr.storage.base import Spool
 from tests.lab.fake_source import Lab, bytes_of, churned
 
 SEGMENT = 64 << 10

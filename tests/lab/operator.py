@@ -13,9 +13,12 @@ import pytest
 
 from edgedr.cli.main import main
 from edgedr.sealing.identities import make_identity
+from edgedr.sources.table import SOURCE_NAMES
 from tests.lab import kubeadm
 
 CANARY = "c4n4ry-in-a-captured-key"
+NOT_HERE = [name for name in SOURCE_NAMES if name not in {"certificates", "files"}]
+"""Sources that want servers, or a machine that runs."""
 
 
 class Operator:
@@ -28,7 +31,8 @@ class Operator:
         self.repository = self.state / "repository"
         self.root = kubeadm.unpack(directory / "root")
         (self.root / "etc/hostname").write_text("cp-1\n")
-        (self.root / "etc/kubernetes/pki/sa.key").write_text(CANARY)
+        key = self.root / "etc/kubernetes/pki/sa.key"
+        key.write_text(f"{CANARY}\n{key.read_text()}")  # what stands before a key is no part of it
         self.keys = directory / "keys"
         self.keys.mkdir()
         self.identity = self.keys / "key.txt"
@@ -60,7 +64,7 @@ class Operator:
         self.run(*self.init_words(), "--unproven")
         text = self.config.read_text()
         assert "# disabled = []" in text
-        self.config.write_text(text.replace("# disabled = []", 'disabled = ["etcd"]'))
+        self.config.write_text(text.replace("# disabled = []", f"disabled = {json.dumps(NOT_HERE)}"))
 
     def signers(self) -> None:
         """Keep the node's line beside the identity."""

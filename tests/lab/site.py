@@ -1,8 +1,10 @@
 """A node set up by the commands that an operator types; files only, no etcd."""
 
+import json
 from pathlib import Path
 
 from edgedr.cli.main import main
+from edgedr.sources.table import SOURCE_NAMES
 from tests.lab.fake_source import OPERATOR, bytes_of
 
 DATA = bytes_of(1, 10_000)
@@ -29,7 +31,8 @@ def init(path: Path) -> int:
 def without_etcd(path: Path) -> None:
     """Let the configuration capture files only."""
     config = path / "etc/edgedr.toml"
-    text = config.read_text().replace("# disabled = []", 'disabled = ["etcd", "certificates"]')
+    others = [name for name in SOURCE_NAMES if name != "files"]
+    text = config.read_text().replace("# disabled = []", f"disabled = {json.dumps(others)}")
     text = text.replace("[sources.files]", '[sources.files]\nrequired = true\ninclude = ["/srv"]')
     config.write_text(text.replace('# keep_free = "256 MiB"', 'keep_free = "1 MiB"'))
 

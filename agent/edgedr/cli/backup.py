@@ -6,16 +6,26 @@ from pathlib import PurePosixPath
 
 from edgedr.backup import Identity, Outcome, Task, back_up
 from edgedr.cli import terminal
+from edgedr.cli.closure import print_closure
 from edgedr.cli.parser import Arguments
 from edgedr.errors import IncompleteBackup
 from edgedr.log import Log
-from edgedr.model import Finding, Severity
+from edgedr.model import CLOSURE, Finding, Severity, SourceResult, Status
 from edgedr.repository.chains import clones, highest_sequence
 from edgedr.repository.parents import ParentCache
 from edgedr.settings import Settings, load
+from edgedr.sources.certificates import FIRST_TO_EXPIRE
 from edgedr.state import State, machine_mark, next_state
 from edgedr.watching import Watcher
-from edgedr.wiring import kubernetes_version, lock_repository, manifests, open_node, open_repository, open_state
+from edgedr.wiring import (
+    kubernetes_version,
+    lock_repository,
+    manifests,
+    on_duty,
+    open_node,
+    open_repository,
+    open_state,
+)
 
 
 def backup(arguments: Arguments) -> int:
@@ -31,16 +41,24 @@ def backup(arguments: Arguments) -> int:
     else:
         _print(outcome, said)
     if outcome.missing:
-        lacking = ", ".join(f"{name} is {outcome.manifest.sources[name].status}" for name in outcome.missing)
+        lacking = ", ".join(_lacking(name, outcome.manifest.sources[name]) for name in outcome.missing)
         raise IncompleteBackup(
-            f"{outcome.manifest.id} is stored, but not whole: {lacking}",
+            f"{outcome.manifest.id} is stored, but lacks {lacking}",
             hint="the reasons are above; mend them and run `edgedr backup` again",
         )
     return 0
 
 
+def _lacking(name: str, source: SourceResult) -> str:
+    if name == CLOSURE:
+        return f"{terminal.plural(source.counts.get('missing', 0), 'piece')} of what its snapshot needs"
+    return name if source.status is Status.MISSING else f"some of {name}"
+
+
 def _run(settings: Settings, watcher: Watcher, *, full: bool) -> tuple[State, list[str], Outcome]:
-    directory, node, repository = open_state(settings), open_node(settings), open_repository(settings)
+    now = datetime.now(UTC)
+    directory, repository = open_state(settings), open_repository(settings)
+    node = on_duty(open_node(settings, now), settings.sources)
     listed = repository.list()
     known = manifests(listed)
     remembered = directory.load()
@@ -69,7 +87,7 @@ def _run(settings: Settings, watcher: Watcher, *, full: bool) -> tuple[State, li
         if recipient.fingerprint not in state.proven
     ]
     log = Log(site=settings.node.site, node=settings.node.name)
-    outcome = back_up(task, datetime.now(UTC), watcher, log, full=full)
+    outcome = back_up(task, now, watcher, log, full=full)
     alive = tuple(name for name in state.damaged if any(str(m.id) == name for m in known))
     return replace(state, damaged=alive), said, outcome
 
@@ -78,14 +96,19 @@ def _print(outcome: Outcome, said: list[str]) -> None:
     manifest = outcome.manifest
     for name, source in manifest.sources.items():
         record = outcome.inventory.sources[name]
+        if name == CLOSURE or record.status is Status.ABSENT:
+            continue
         facts = ", ".join(terminal.plural(number, noun.removesuffix("s")) for noun, number in source.counts.items())
         if name == "etcd" and manifest.etcd is not None:
             artifact = manifest.artifact("etcd.db")
             held = terminal.size(artifact.size) if artifact else ""
             facts = f"{held}  revision {manifest.etcd.revision}, version {manifest.etcd.version}, {facts}"
-        terminal.line(name, f"{record.status}: {record.reason}" if record.reason else facts)
+        terminal.line(name, f"{record.status}: {record.reason}" if record.reason else facts or "ok")
+        if name == "certificates" and FIRST_TO_EXPIRE in record.facts:
+            terminal.line("", f"first to expire: {record.facts[FIRST_TO_EXPIRE]}")
         for finding in record.findings:
             _print_finding(finding)
+    print_closure(outcome.inventory.sources[CLOSURE])
     for left in outcome.inventory.left_out:
         terminal.line("", f"left out {left.path}: {left.reason}")
     for odd in said:

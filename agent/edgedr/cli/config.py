@@ -7,11 +7,15 @@ from edgedr.cli.parser import Arguments
 from edgedr.decoding import Problem, refuse
 from edgedr.inventory import EntryKind
 from edgedr.locations import root_problems
+from edgedr.node.components import datastore
 from edgedr.node.node import Node
 from edgedr.node.seen import Seen
 from edgedr.settings import Settings, load
 from edgedr.sources.base import Count, TakePath
 from edgedr.wiring import kubernetes_version, open_node, open_state
+
+_LOOKED_AT = frozenset({"certificates", "files"})
+"""Sources that ask nobody, and so can be tried here."""
 
 
 def check(arguments: Arguments) -> int:
@@ -22,7 +26,7 @@ def check(arguments: Arguments) -> int:
     signer = open_state(settings).signer()
     holds: dict[str, str] = {}
     for source in settings.sources:
-        if source.name == "etcd":
+        if source.name not in _LOOKED_AT:
             continue
         items = list(source.capture(node))
         counts = [f"{item.number} {item.noun}" for item in items if isinstance(item, Count)]
@@ -34,6 +38,10 @@ def check(arguments: Arguments) -> int:
         "node": settings.node.name,
         "distribution": node.layout.name,
         "kubernetes_version": kubernetes_version(node),
+        "datastore": str(datastore(node.files, node.layout)),
+        "layout": dict(places(node)),
+        "api_server": node.kube.server if node.kube else None,
+        "cluster_capture": str(settings.sources.cluster_capture),
         "recipients": [recipient.fingerprint for recipient in settings.recipients],
         "signer": signer.public.fingerprint,
         "repository": str(settings.repository.path),
@@ -44,7 +52,10 @@ def check(arguments: Arguments) -> int:
         return 0
     terminal.line("ok", str(arguments.config))
     terminal.line("node", f"{settings.node.site}/{settings.node.name}")
-    terminal.line("runs", node.layout.name, f"Kubernetes {kubernetes_version(node) or 'unknown'}")
+    terminal.line("runs", *what_runs(node))
+    for label, place in places(node):
+        terminal.line(f"  {label}", place)
+    terminal.line("API server", node.kube.server if node.kube else "none is known: set [kubernetes] kubeconfig")
     for name, text in captured.items():
         terminal.line(name, text)
     for recipient in settings.recipients:
@@ -52,6 +63,35 @@ def check(arguments: Arguments) -> int:
     terminal.line("signs as", signer.public.fingerprint)
     terminal.line("repository", str(settings.repository.path))
     return 0
+
+
+def what_runs(node: Node) -> tuple[str, ...]:
+    """Say in a few words what was found: distribution, version, datastore, and where its authority is."""
+    if not node.layout.is_known:
+        return ("unknown",)
+    kept_apart = [each.path for each in node.layout.essential if each.kept_apart and not node.files.exists(each.path)]
+    authority = ("an external authority",) if kept_apart else ()
+    version = f"Kubernetes {kubernetes_version(node) or 'unknown'}"
+    return (node.layout.name, version, str(datastore(node.files, node.layout)), *authority)
+
+
+def places(node: Node) -> Iterator[tuple[str, str]]:
+    """Yield what of the layout is on this node, each place with its label."""
+    layout = node.layout
+    found = {
+        "certificates": layout.certificates,
+        "signing keys": layout.signing_keys,
+        "encryption": (layout.encryption,),
+        "credentials": layout.credentials,
+        "static pods": (layout.pods,),
+        "options": (*layout.config, *layout.units),
+        "datastore": (layout.etcd_data, layout.sqlite),
+        "kubeconfig": layout.kubeconfig,
+    }
+    for label, patterns in found.items():
+        there = [pattern for pattern in patterns if pattern is not None and node.files.expand((pattern,))]
+        if there:
+            yield label, ", ".join(there)
 
 
 def _missing(settings: Settings, node: Node) -> Iterator[Problem]:

@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from edgedr import durable
 from edgedr.cli import terminal
+from edgedr.cli.config import places, what_runs
 from edgedr.cli.parser import Arguments
 from edgedr.errors import ConfigurationError
-from edgedr.layouts import UNKNOWN, why_unknown
+from edgedr.layouts import why_unknown
 from edgedr.locations import root_problems
 from edgedr.model import NAME, SCHEMA
 from edgedr.sealing.identities import make_identity
@@ -21,7 +22,7 @@ from edgedr.sealing.recipients import Recipient, parse_recipient, seal_text
 from edgedr.sealing.signatures import Signer, allowed_signers_line
 from edgedr.settings import Settings, load, parse
 from edgedr.state import State, StateDirectory, machine_mark, new_lineage
-from edgedr.wiring import kubernetes_version, open_node
+from edgedr.wiring import open_node
 
 _TRIES = 3
 
@@ -108,10 +109,12 @@ def _configure(arguments: Arguments) -> Settings:
     )
     settings = parse(text.encode(), f"{arguments.config}, not written yet,")
     node = open_node(settings)
-    if node.layout is UNKNOWN:
+    if not node.layout.is_known:
         terminal.line("found", f"unknown: {why_unknown(node.root)}; only what [sources.…] names will be taken")
     else:
-        terminal.line("found", node.layout.name, f"Kubernetes {kubernetes_version(node) or 'unknown'}")
+        terminal.line("found", *what_runs(node))
+        for label, place in places(node):
+            terminal.line(f"  {label}", place)
     terminal.line("will take", ", ".join(source.name for source in settings.sources))
     durable.make_directory(arguments.config.absolute().parent, mode=0o755)
     with durable.create(arguments.config) as out:

@@ -1,14 +1,16 @@
 """``edgedr list`` and ``edgedr show``: what is there. Only manifests and sizes are read; ``verify`` proves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 
 from edgedr.cli import terminal
-from edgedr.cli.parser import Arguments
+from edgedr.cli.closure import closure_document, print_closure, read_closure, verdict
+from edgedr.cli.keyring import identities
+from edgedr.cli.parser import SOURCES, Arguments
 from edgedr.cli.places import chosen, listed, open_place
 from edgedr.errors import Damaged, NoSuchBackup
-from edgedr.model import Manifest
+from edgedr.model import CLOSURE, Manifest, SourceResult, Status
 from edgedr.repository import chains
 from edgedr.repository.chains import chain_of, clones, dependents
 from edgedr.repository.names import VERSION, Place
@@ -71,12 +73,20 @@ def _refuse_nothing(repository: Repository, arguments: Arguments) -> None:
 
 def show(arguments: Arguments) -> int:
     """Show one backup: class, chain, sizes, sources, proof level."""
-    repository, _ = open_place(arguments)
+    repository, here = open_place(arguments)
     backups = listed(repository, arguments)
     backup = chosen(backups, arguments)
     if backup.manifest is None:
         raise Damaged(f"the manifest of {backup.id} cannot be read: {backup.damage[0]}", hint="`edgedr verify --all`")
     chain = _chain(backup.manifest, backups)
+    if arguments.closure:
+        record = read_closure(repository, here, chain, identities(arguments))
+        if arguments.json:
+            terminal.say_json({"id": str(backup.id), **closure_document(record)})
+        else:
+            terminal.line("backup", str(backup.id))
+            print_closure(record)
+        return 0
     if arguments.json:
         terminal.say_json(
             {
@@ -123,6 +133,9 @@ def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backup
         depend = "depends" if len(following) == 1 else "depend"
         terminal.line("", f"{terminal.plural(len(following), 'later backup')} {depend} on it")
     terminal.line("proof", f"{manifest.proof} when it was made: {manifest.proof.meaning}")
+    closure = verdict(manifest)
+    if closure:
+        terminal.line(CLOSURE, closure)
     terminal.line("sealed for", *manifest.recipients)
     terminal.say()
     artifacts = [
@@ -137,10 +150,10 @@ def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backup
             str(source.status),
             ", ".join(terminal.plural(number, noun.removesuffix("s")) for noun, number in source.counts.items()),
         )
-        for name, source in manifest.sources.items()
+        for name, source in _in_order(manifest)
     ]
     terminal.table(("source", "status", "holds"), sources)
-    for name, source in manifest.sources.items():
+    for name, source in _in_order(manifest):
         if source.reason:
             terminal.line(str(source.status), f"{name}: {source.reason}")
     if manifest.etcd is not None:
@@ -149,6 +162,18 @@ def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backup
         terminal.line("", f"cluster {manifest.etcd.cluster_id}", f"member {manifest.etcd.member_id}")
     for problem in backup.damage:
         terminal.say(terminal.colour(f"damaged: {problem}", "bad"))
+
+
+def _in_order(manifest: Manifest) -> Iterator[tuple[str, SourceResult]]:
+    """Yield what this node has, in the order of the table; closure is said apart, and sources of old go last."""
+    for name in sorted(manifest.sources, key=lambda name: (name not in SOURCES, _place_of(name), name)):
+        source = manifest.sources[name]
+        if name != CLOSURE and source.status is not Status.ABSENT:
+            yield name, source
+
+
+def _place_of(name: str) -> int:
+    return SOURCES.index(name) if name in SOURCES else 0
 
 
 def _chain(manifest: Manifest, backups: Sequence[Listed]) -> tuple[Manifest, ...]:

@@ -10,7 +10,17 @@ from edgedr import __version__
 from edgedr.errors import EXIT_CODES, ConfigurationError
 
 Arguments: TypeAlias = argparse.Namespace
-_SOURCES = ("etcd", "certificates", "files")
+SOURCES = (
+    "serviceaccounts",
+    "certificates",
+    "files",
+    "dns",
+    "addresses",
+    "machine",
+    "etcd",
+    "sqlite",
+    "objects",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +90,11 @@ def _which(parser: argparse.ArgumentParser, default: str | None = None) -> None:
 
 def _show(parser: argparse.ArgumentParser) -> None:
     _which(parser)
+    parser.add_argument(
+        "--closure", action="store_true", help="what it lacks beside its snapshot (sealed: wants an identity elsewhere)"
+    )
     _place(parser)
+    _key(parser)
     _json(parser)
 
 
@@ -98,7 +112,7 @@ def _restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=Path, required=True, metavar="DIR", help="extract into this new or empty directory"
     )
-    parser.add_argument("--only", action="append", choices=_SOURCES, help="only this source; may be repeated")
+    parser.add_argument("--only", action="append", choices=SOURCES, help="only this source; may be repeated")
     parser.add_argument("--allow-unsigned", action="store_true", help="restore even without a signature to believe")
     _place(parser)
     _key(parser)

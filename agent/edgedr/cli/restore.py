@@ -9,7 +9,7 @@ from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
 from edgedr.cli.places import chosen, listed, open_place
 from edgedr.errors import Damaged, IncompleteBackup, RestoreStopped, WrongKey
-from edgedr.model import Manifest, Severity, Status
+from edgedr.model import CLOSURE, Manifest, Severity, Status
 from edgedr.recovery.recover import Extracted, Order, recover
 from edgedr.repository import chains
 from edgedr.repository.repository import Listed
@@ -61,12 +61,18 @@ def _say_what_is_missing(
     lacking = [
         (name, "" if record.status is Status.MISSING else "all of ")
         for name, record in done.inventory.sources.items()
-        if record.status is not Status.OK and (only is None or name in only)
+        if not record.status.whole and name != CLOSURE and (only is None or name in only)
     ]
     if lacking:
         raise IncompleteBackup(
             f"{backup.id} is restored, but it never held: {', '.join(part + name for name, part in lacking)}",
             hint="; ".join(_who_holds(name, backup, backups) for name, _ in lacking),
+        )
+    record = done.inventory.sources.get(CLOSURE)
+    if record is not None and not record.status.whole and only is None:
+        raise IncompleteBackup(
+            f"{backup.id} is restored, but it lacks what its snapshot needs: {record.reason}",
+            hint=f"edgedr show {backup.id} --closure --identity … names every piece; find them before you start it",
         )
 
 
@@ -76,7 +82,7 @@ def _who_holds(name: str, backup: Listed, backups: Sequence[Listed]) -> str:
     for other in reversed(backups):
         same = (other.place.site, other.place.node) == (backup.place.site, backup.place.node)
         record = other.manifest.sources.get(name) if other.manifest is not None and same else None
-        if other.manifest is None or record is None or record.status is not Status.OK:
+        if other.manifest is None or record is None or not record.status.whole:
             continue
         with suppress(Damaged):
             chains.chain_of(other.manifest, by_id)
@@ -116,7 +122,7 @@ def _print(done: Extracted, arguments: Arguments) -> None:
     if files or arguments.only is None:
         terminal.line("files", terminal.plural(files, "path"), str(arguments.to / "files"))
     for name, record in done.inventory.sources.items():
-        if record.status is not Status.OK and (arguments.only is None or name in arguments.only):
+        if not record.status.whole and (arguments.only is None or name in arguments.only):
             terminal.line(str(record.status), f"{name}: {record.reason}")
     for finding in done.findings:
         style = {Severity.GOOD: "proven", Severity.WARN: "warn", Severity.BAD: "BAD"}[finding.severity]
@@ -134,7 +140,7 @@ def _document(done: Extracted, arguments: Arguments) -> dict[str, object]:
         "to": str(arguments.to),
         "artifacts": {name: str(path) for name, path in done.artifacts.items()},
         "entries": len(done.inventory.entries),
-        "missing": [name for name, r in done.inventory.sources.items() if r.status is not Status.OK],
+        "missing": [name for name, r in done.inventory.sources.items() if not r.status.whole],
         "findings": [
             {"severity": str(f.severity), "subject": f.subject, "text": f.text, "hint": f.hint} for f in done.findings
         ],

@@ -9,8 +9,9 @@ from typing import Any
 
 from edgedr.errors import StorageError
 
-_LABEL = 14
+_LABEL = 15  # as wide as the longest name of a source
 _WIDTH = 80
+_NARROW = 40  # columns in which a text still reads well
 _COLOURS = {"good": "32", "warn": "33", "bad": "31"}
 HINT = "  hint: "
 """What stands before the next act, below every message."""
@@ -73,7 +74,7 @@ def plain(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """Print a table; columns listed in ``right`` are aligned to the right. Too long a last cell goes below its row."""
+    """Print a table; columns listed in ``right`` are aligned to the right. Too long a last cell goes on below."""
     lines = [header, *([plain(cell) for cell in row] for row in rows)]
     last = len(header) - 1
     widths = [max(len(row[column]) for row in lines) for column in range(len(header))]
@@ -86,9 +87,15 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequen
         if len(row[last]) <= room:
             say("  ".join(cells).rstrip())
             continue
-        say("  ".join(cells[:last]).rstrip())
-        for rest in wrapped(row[last], _WIDTH - 4):
-            say(f"    {rest}")
+        if room >= _NARROW:
+            first, *others = wrapped(row[last], room)
+            say("  ".join((*cells[:last], first)))
+            indent = _WIDTH - room
+        else:
+            say("  ".join(cells[:last]).rstrip())
+            indent, others = 4, wrapped(row[last], _WIDTH - 4)
+        for rest in others:
+            say(f"{'':{indent}}{rest}")
 
 
 def size(count: int) -> str:

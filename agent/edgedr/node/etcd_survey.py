@@ -21,11 +21,12 @@ _ALARM = re.compile(r"memberID:(\d+) alarm:([A-Z]+)")
 _COMPARISONS = 3
 
 
-def survey(access: Access, *, answer: timedelta = ANSWER, hashing: timedelta = HASH) -> Survey:
+def survey(access: Access, *, answer: timedelta = ANSWER, hashing: timedelta | None = HASH) -> Survey:
     """Ask all members, at once, how they are; those too that are not among the endpoints but that the cluster lists.
 
-    Where several answer, their keys are compared at one revision. Raises ``ConfigurationError`` for an endpoint that is
-    no URL, ``SourceError`` for certificates that cannot be used; a member that does not answer is part of the result.
+    Where several answer, their keys are compared at one revision; not with ``hashing=None``. A member that does not
+    answer is part of the result. Raises ``ConfigurationError`` for an endpoint that is no URL, ``SourceError`` for
+    certificates that cannot be used.
     """
     with ExitStack() as stack:
         lines = [stack.enter_context(dial(access, endpoint)) for endpoint in access.endpoints[:_MAX_ENDPOINTS]]
@@ -36,7 +37,7 @@ def survey(access: Access, *, answer: timedelta = ANSWER, hashing: timedelta = H
         further, silent = _statuses(lines[-len(others) :] if others else [], answer)
         statuses = _one_per_member([*statuses, *further])
         alarms, alarms_known = _alarms(lines, statuses, answer)
-        hashes, not_compared = _compare(lines, statuses, answer, hashing)
+        hashes, not_compared = _compare(lines, statuses, answer, hashing) if hashing else ([], [])
     return Survey(
         statuses=tuple(statuses),
         unreachable=(*unreachable, *silent),

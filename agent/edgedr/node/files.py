@@ -39,6 +39,22 @@ class Sink(Protocol):
         """Forget this file's content so far."""
 
 
+class Contents(Protocol):
+    """Files that can be looked up and read: those of a node, or those captured of it. Paths as in ``Files``."""
+
+    def exists(self, path: PurePosixPath | str) -> bool:
+        """Tell whether ``path`` leads to something, through links too."""
+
+    def contents(self, path: PurePosixPath | str) -> bytes | None:
+        """Read a regular file of up to 1 MiB, through links too; ``None`` if there is none, or it is unreadable."""
+
+    def text(self, path: PurePosixPath | str) -> str | None:
+        """Read such a file as UTF-8; ``None`` too if it is not UTF-8."""
+
+    def expand(self, patterns: Iterable[str]) -> list[PurePosixPath]:
+        """List what absolute paths and globs name: sorted, each once; a directory stands for all below it too."""
+
+
 class _Changed(Exception):
     """The file did not hold still."""
 

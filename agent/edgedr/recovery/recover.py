@@ -23,7 +23,7 @@ from edgedr.repository.repository import UNSIGNED, Listed, Repository
 from edgedr.sealing.identities import Identity, require_match
 from edgedr.sealing.signatures import PublicKey, Trust, principal
 from edgedr.sources.base import Source
-from edgedr.steps import PlaceArtifact, PlaceFiles, Step
+from edgedr.steps import PlaceArtifact, PlaceDocuments, PlaceFiles, Step
 from edgedr.watching import Watcher
 
 FILES = "files"
@@ -137,6 +137,8 @@ def _extract(
                 _fetch(repository, chain, step.artifact, placed[step.artifact], order, watcher)
             case PlaceFiles():
                 with_files.add(step.source)
+            case PlaceDocuments():
+                pass  # extraction puts every document beside the inventory
             case _:
                 assert_never(step)
     _, found = extract(tar, staging / FILES, sources=with_files, max_bytes=record.size)

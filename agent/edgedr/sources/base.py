@@ -9,14 +9,7 @@ from edgedr.inventory import Inventory
 from edgedr.model import EtcdFacts, Finding
 from edgedr.node.node import Node
 from edgedr.steps import Step
-from edgedr.storage.base import ByteSink
-
-
-class Spool(ByteSink, Protocol):
-    """A sink that can begin again: what was written is forgotten."""
-
-    def restart(self) -> None:
-        """Forget everything written so far."""
+from edgedr.storage.base import Spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +36,47 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """A document that may be too long for memory: ``pump`` writes all of it, or raises ``SourceError``."""
+
+    member: str
+    pump: Callable[[Spool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """An artifact that a library writes as a file: ``make`` writes it, of about ``size`` bytes, to a path it is given.
+
+    It runs before the next item; it raises ``SourceError``, and leaves nothing beside that path.
+    """
+
+    artifact: str
+    size: int
+    make: Callable[[Path], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Something that belongs to the source and could not be had: the source is partial, the backup incomplete."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another node of this cluster captures it: ``who`` names it. Nothing else comes after it."""
+
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """This node has no such thing, and why that is known. Nothing else comes after it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fact:
     """Something to know on the bad day; sealed in the inventory."""
 
@@ -58,7 +92,9 @@ class Count:
     number: int
 
 
-Captured: TypeAlias = Stream | TakePath | Document | Fact | Count | Finding | EtcdFacts
+Captured: TypeAlias = (
+    Stream | Copy | TakePath | Document | Listing | Fact | Count | Finding | EtcdFacts | Lacking | Elsewhere | Absent
+)
 
 
 class Source(Protocol):

@@ -9,11 +9,13 @@ from urllib.parse import urlsplit
 
 from edgedr.errors import SourceError
 from edgedr.inventory import Inventory
-from edgedr.layouts import UNKNOWN, why_unknown
+from edgedr.layouts import Datastore, why_unknown
 from edgedr.model import Bytes, EtcdFacts, Finding, Severity, Status
+from edgedr.node.components import datastore, distribution_option, read_pod
 from edgedr.node.node import Node
-from edgedr.sources.base import Captured, Count, Fact, Spool, Stream
+from edgedr.sources.base import Absent, Captured, Count, Elsewhere, Fact, Stream
 from edgedr.steps import PlaceArtifact, Step
+from edgedr.storage.base import Spool
 
 if TYPE_CHECKING:  # every command makes the table of sources; few ask etcd
     from edgedr.node.etcd import Access, SnapshotFacts
@@ -24,6 +26,7 @@ ARTIFACT = "etcd.db"
 _PKI = "/etc/kubernetes/pki"
 _CLIENT_PAIRS = (f"{_PKI}/apiserver-etcd-client", f"{_PKI}/etcd/healthcheck-client", f"{_PKI}/etcd/server")
 """Client certificates of kubeadm, in the order in which they are tried; to etcd they are all equal."""
+_DATASTORE_OPTIONS = ("endpoint", "cafile", "certfile", "keyfile")
 _CHUNK = 1 << 20
 _MIN_PROGRESS = Bytes(16 << 10)
 
@@ -69,6 +72,18 @@ class EtcdSource:
         from edgedr.node.etcd_members import choose  # noqa: PLC0415 - see above
         from edgedr.node.etcd_survey import survey  # noqa: PLC0415
 
+        if node.elsewhere:
+            yield Elsewhere(node.elsewhere)
+            return
+        kept = datastore(node.files, node.layout)
+        if not self.endpoints and kept is Datastore.SQLITE:
+            yield Absent(f"the datastore of this node is {kept}")
+            return
+        if not self.endpoints and kept is Datastore.EXTERNAL_DATABASE:
+            raise SourceError(
+                "the datastore of this cluster is an external database, which edgedr cannot capture",
+                hint='back it up with its own tools, and set [sources] disabled = ["etcd"]',
+            )
         access, remarks = find_access(self, node)
         seen = survey(access, answer=self.answer)
         choice = choose(seen)
@@ -166,43 +181,46 @@ def find_access(settings: EtcdSource, node: Node) -> "tuple[Access, list[Finding
     if "etcd-servers-overrides" in apiserver:
         text = "the API server keeps some resources in another etcd (--etcd-servers-overrides), which is not captured"
         remarks.append(Finding(Severity.WARN, "etcd", text))
-    endpoints = settings.endpoints or _local_endpoint(etcd) or _list(apiserver.get("etcd-servers"))
+    layout = node.layout
+    lives_here = bool(layout.etcd_endpoint and layout.etcd_data and node.files.exists(layout.etcd_data))
+    outside = {  # where a member lives here, it counts, whatever an old option says
+        name: None if lives_here else distribution_option(node.files, layout, f"datastore-{name}")
+        for name in _DATASTORE_OPTIONS
+    }
+    here = (layout.etcd_endpoint,) if lives_here and layout.etcd_endpoint else ()
+    elsewhere = _list(outside["endpoint"] or apiserver.get("etcd-servers"))
+    endpoints = settings.endpoints or _local_endpoint(etcd) or here or elsewhere
     if not endpoints:
         raise SourceError("no etcd found: nothing is set, and no manifest names one", hint=_where(node))
     pairs = [(stem + ".crt", stem + ".key") for stem in _CLIENT_PAIRS]
     if "etcd-certfile" in apiserver and "etcd-keyfile" in apiserver:
         pairs.insert(0, (apiserver["etcd-certfile"], apiserver["etcd-keyfile"]))
+    if layout.etcd_cert and layout.etcd_key:
+        pairs.insert(0, (layout.etcd_cert, layout.etcd_key))
+    if outside["certfile"] and outside["keyfile"]:
+        pairs.insert(0, (outside["certfile"], outside["keyfile"]))
     secure = any(endpoint.startswith("https:") for endpoint in endpoints)
     cert, key = settings.cert, settings.key
     if cert is None and key is None and secure:
         cert, key = next(((c, k) for c, k in pairs if node.files.exists(c) and node.files.exists(k)), (None, None))
     ca = settings.ca
     if ca is None and secure:
-        ca = apiserver.get("etcd-cafile") or etcd.get("trusted-ca-file")
+        ca = outside["cafile"] or apiserver.get("etcd-cafile") or etcd.get("trusted-ca-file") or layout.etcd_ca
     real = [node.root / path.lstrip("/") if path else None for path in (ca, cert, key)]
     return Access(tuple(endpoints), *real), remarks
 
 
 def _flags(node: Node, manifest: str | None) -> dict[str, str]:
-    """Return the flags on the command line of a static pod's first container; none if there is no such pod."""
+    """Return the flags of a static pod; none if there is no such pod."""
     text = node.files.text(manifest) if manifest else None
-    if text is None:
+    if text is None or manifest is None:
         return {}
-    import yaml  # noqa: PLC0415 - 20 ms that a node with configured endpoints could do without
-
     try:
-        container = yaml.safe_load(text)["spec"]["containers"][0]
-        words = [str(word) for word in [*container.get("command", ()), *container.get("args", ())]]
-    except (yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
+        return dict(read_pod(text, manifest).flags)
+    except ValueError as error:
         raise SourceError(
             f"{manifest} is not a static pod manifest", hint="repair it, or set [sources.etcd] endpoints, ca, cert, key"
         ) from error
-    flags = {}
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
-        if word.startswith("--"):
-            flag, equals, value = word[2:].partition("=")
-            flags[flag] = value if equals else "" if following.startswith("--") else following
-    return flags
 
 
 def _local_endpoint(etcd: Mapping[str, str]) -> tuple[str, ...]:
@@ -222,7 +240,7 @@ def _list(value: str | None) -> tuple[str, ...]:
 def _where(node: Node) -> str:
     layout = node.layout
     looked = "looked at " + " and ".join(filter(None, (layout.etcd_manifest, layout.apiserver_manifest)))
-    if layout is UNKNOWN:
+    if not layout.is_known:
         looked = why_unknown(node.root)
     return f"set [sources.etcd] endpoints, ca, cert and key; {looked}"
 

@@ -20,6 +20,13 @@ class ByteSink(Protocol):
         """Do nothing: libraries call it out of habit."""
 
 
+class Spool(ByteSink, Protocol):
+    """A sink that can begin again: what was written is forgotten."""
+
+    def restart(self) -> None:
+        """Forget everything written so far."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """An object that is there: its name, and its size in bytes."""
