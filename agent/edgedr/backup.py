@@ -18,6 +18,7 @@ from edgedr.model import (
     Artifact,
     BackupId,
     Class,
+    EtcdFacts,
     Finding,
     Manifest,
     Proof,
@@ -26,7 +27,7 @@ from edgedr.model import (
     Status,
 )
 from edgedr.node.node import Node
-from edgedr.repository.choice import Capture, ChainPolicy, Decision, decide
+from edgedr.repository.choice import Capture, ChainPolicy, Decision, another_past, decide
 from edgedr.repository.contents import cached_inventory
 from edgedr.repository.names import Place, segment_object, segment_sizes
 from edgedr.repository.parents import ParentCache, Reread
@@ -72,6 +73,8 @@ class Outcome:
     manifest: Manifest
     inventory: Inventory
     seconds: float
+    turned: str | None = None
+    """Why a new lineage began with it: its datastore did not grow on from that of the last backup."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -106,9 +109,13 @@ def back_up(task: Task, now: datetime, watcher: Watcher, log: Log, *, full: bool
         captured = Capturing(task.node, task.cache, backup, watcher, log).run(
             task.sources, task.identity.site, task.identity.node, earlier
         )
+        turned = another_past(_last_etcd(listed), captured.etcd) or _went_back(earlier, captured.inventory)
+        if turned is not None:  # order is by lineage first: what comes now does not follow upon what was before
+            task = replace(task, identity=replace(task.identity, lineage=secrets.token_hex(8)))
+            log.event("datastore.turned", reason=turned)
         decision = decide(
             listed,
-            _facts_for_choice(task, captured, now),
+            _facts_for_choice(task, captured, now, turned),
             task.policy,
             parent_problem=_parent_problem(task, newest) if newest else None,
             asked_full=full,
@@ -122,7 +129,7 @@ def back_up(task: Task, now: datetime, watcher: Watcher, log: Log, *, full: bool
         raise
     with suppress(StorageError):  # it is committed: what is left of the old parent is the next run's to remove
         task.cache.keep_only(backup)  # only now: until the commit, the old parent was the right one
-    outcome = Outcome(manifest, captured.inventory, time.monotonic() - started)
+    outcome = Outcome(manifest, captured.inventory, time.monotonic() - started, turned)
     log.event(
         "backup.committed",
         backup=str(backup),
@@ -145,13 +152,34 @@ def _parent_problem(task: Task, newest: Listed) -> str | None:
     return task.cache.problem(manifest)
 
 
-def _facts_for_choice(task: Task, captured: Captured, now: datetime) -> Capture:
+def _last_etcd(listed: Sequence[Listed]) -> EtcdFacts | None:
+    """Return whose etcd the newest backup holds that has any: with several nodes, not each one has."""
+    known = (backup.manifest.etcd for backup in reversed(listed) if backup.manifest is not None)
+    return next((etcd for etcd in known if etcd is not None), None)
+
+
+def _went_back(earlier: Inventory | None, now: Inventory) -> str | None:
+    """Say if k3s's SQLite was restored to an older state."""
+    before, after = (_sqlite_revision(inventory) for inventory in (earlier, now))
+    if before is None or after is None or after >= before:
+        return None
+    return f"the datastore went back from revision {before} to {after}: it was restored to an older state"
+
+
+def _sqlite_revision(inventory: Inventory | None) -> int | None:
+    record = inventory.sources.get("sqlite") if inventory else None
+    text = record.facts.get("revision", "") if record else ""
+    return int(text) if text.isdecimal() else None
+
+
+def _facts_for_choice(task: Task, captured: Captured, now: datetime, turned: str | None) -> Capture:
     return Capture(
         now=now,
         lineage=task.identity.lineage,
         recipients=tuple(recipient.fingerprint for recipient in task.recipients),
         cluster_id=captured.etcd.cluster_id if captured.etcd else None,
         segment_size=task.segment_size,
+        another_past=turned,
     )
 
 

@@ -133,6 +133,8 @@ class ApiServer:
         """Bytes of white space before the answer."""
         self.redirect: dict[str, str] = {}
         """URL to redirect to."""
+        self.pki = pki
+        """The directory whose ``ca.crt`` vouches for it."""
         self._context = _context(pki)
         self._closed = threading.Event()
         self._lock = threading.Lock()

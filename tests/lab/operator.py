@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,18 @@ NOT_HERE = [name for name in SOURCE_NAMES if name not in {"certificates", "files
 
 
 class Operator:
-    """Somebody at a terminal of a kubeadm node, with an identity and everything else below one directory."""
+    """Somebody at a terminal of a kubeadm node, or of another, with an identity and all else below one directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, root: Path | None = None) -> None:
         self.directory = directory
         self.config = directory / "etc" / "edgedr.toml"
         self.state = directory / "state"
         self.repository = self.state / "repository"
-        self.root = kubeadm.unpack(directory / "root")
+        self.root = root or kubeadm.unpack(directory / "root")
         (self.root / "etc/hostname").write_text("cp-1\n")
-        key = self.root / "etc/kubernetes/pki/sa.key"
-        key.write_text(f"{CANARY}\n{key.read_text()}")  # what stands before a key is no part of it
+        if root is None:
+            key = self.root / "etc/kubernetes/pki/sa.key"
+            key.write_text(f"{CANARY}\n{key.read_text()}")  # what stands before a key is no part of it
         self.keys = directory / "keys"
         self.keys.mkdir()
         self.identity = self.keys / "key.txt"
@@ -59,12 +60,12 @@ class Operator:
         options = ["--site", "plant-7", "--root", str(self.root), "--state", str(self.state)]
         return ["init", *options, "--recipient", self.recipient]
 
-    def init(self) -> None:
-        """Set the node up without proof, and leave etcd out: there is no server here."""
+    def init(self, without: Sequence[str] = NOT_HERE) -> None:
+        """Set the node up without proof, and leave sources out: there is no server here."""
         self.run(*self.init_words(), "--unproven")
         text = self.config.read_text()
         assert "# disabled = []" in text
-        self.config.write_text(text.replace("# disabled = []", f"disabled = {json.dumps(NOT_HERE)}"))
+        self.config.write_text(text.replace("# disabled = []", f"disabled = {json.dumps(list(without))}"))
 
     def signers(self) -> None:
         """Keep the node's line beside the identity."""

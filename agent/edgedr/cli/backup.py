@@ -88,8 +88,10 @@ def _run(settings: Settings, watcher: Watcher, *, full: bool) -> tuple[State, li
     ]
     log = Log(site=settings.node.site, node=settings.node.name)
     outcome = back_up(task, now, watcher, log, full=full)
+    if outcome.turned:
+        said.append(f"{outcome.turned}; a new lineage begins. Older backups are of another past: keep them apart")
     alive = tuple(name for name in state.damaged if any(str(m.id) == name for m in known))
-    return replace(state, damaged=alive), said, outcome
+    return replace(state, damaged=alive, lineage=outcome.manifest.lineage), said, outcome
 
 
 def _print(outcome: Outcome, said: list[str]) -> None:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from edgedr.errors import Damaged
-from edgedr.model import Class, Manifest
+from edgedr.model import Class, EtcdFacts, Manifest
 from edgedr.repository.chains import by_id, chain_of
 from edgedr.repository.repository import Listed
 
 LARGE_DELTA_PERCENT = 60
+_APART = 100  # revisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,23 @@ class Capture:
     recipients: tuple[str, ...]
     cluster_id: str | None
     segment_size: int
+    another_past: str | None = None
+    """Why its datastore is not the one of the last backup, grown on; ``None`` if it is."""
+
+
+def another_past(before: EtcdFacts | None, now: EtcdFacts | None) -> str | None:
+    """Say why etcd's history since an earlier backup is not one line; ``None`` if it may be.
+
+    Members lie a few revisions apart, so that only a larger step back tells something, or one of the same member.
+    """
+    if before is None or now is None:
+        return None
+    if before.cluster_id != now.cluster_id:
+        return f"etcd's cluster id changed from {before.cluster_id} to {now.cluster_id}"
+    allowed = 0 if before.member_id == now.member_id else _APART
+    if now.revision + allowed < before.revision:
+        return f"etcd went back from revision {before.revision} to {now.revision}: it was restored to an older state"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +110,9 @@ def _reasons_for_full(chain: Sequence[Manifest], capture: Capture, policy: Chain
         reasons.append("the recipients changed")
     if parent.etcd is not None and capture.cluster_id is not None and parent.etcd.cluster_id != capture.cluster_id:
         reasons.append(f"etcd's cluster id changed from {parent.etcd.cluster_id} to {capture.cluster_id}")
-    if capture.lineage != parent.lineage:
+    elif capture.another_past is not None:
+        reasons.append(capture.another_past)
+    elif capture.lineage != parent.lineage:
         reasons.append("the node was restored, moved or set up anew since the last backup")
     if capture.segment_size != parent.segment_size:
         reasons.append("the segment size changed")
