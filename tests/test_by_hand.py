@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edgedr import backup as recipe_of_backup
 from edgedr.model import BackupId
 from edgedr.sealing.identities import make_identity
 from edgedr.sealing.recipients import parse_recipient
@@ -217,3 +218,18 @@ def test_the_runbook_has_the_same_recipe(bench: Bench) -> None:
     assert f"```sh\n{recipe()}```\n" in RUNBOOK.read_text()
     bench.back_up(b"etcd")
     assert recipe() in (bench.lab.objects / "v1" / "RECOVER.txt").read_text()
+
+
+def test_what_did_not_change(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An artifact without segments is its parent's: the recipe carries it over, through several links and beyond."""
+    monkeypatch.setattr(recipe_of_backup, "UNCHANGED_FROM", 1)
+    first = bytes_of(1, 3 * SEGMENT + 5)
+    second = churned(first, 3)
+    states = [first, first, first, second, second, first]
+    ids = [bench.back_up(state) for state in states]
+    for number, (state, backup) in enumerate(zip(states, ids, strict=True)):
+        done = bench.recover(backup)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert bench.recovered == state
+        (bench.path / "by-hand").rename(bench.path / f"done-{number}")
+        (bench.path / "by-hand-tools").rename(bench.path / f"tools-{number}")

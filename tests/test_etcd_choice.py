@@ -54,11 +54,10 @@ GOLDEN: dict[str, tuple[Survey, str, list[str]]] = {
         ["warn: nothing listens", "good: 2 members hold the same keys at revision 5000"],
     ),
     "two of three down": (
-        replace(WELL, statuses=(replace(THREE, leader=""),), hashes=(), alarms_known=False),
+        replace(WELL, statuses=(replace(THREE, leader=""),), hashes=()),
         "cp-3",
         [
             "bad: 2 of 3 members are out of reach: no quorum as seen from here",
-            "warn: the list of alarms could not be read; only what members say of themselves is known",
             "warn: member cp-3 (https://10.0.0.3:2379) knows of no leader: what it holds may be old",
         ],
     ),

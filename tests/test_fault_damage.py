@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from edgedr import strictjson
 from edgedr.errors import Damaged, RestoreStopped
 from edgedr.model import BackupId, Class, Manifest, Proof, Segment
 from edgedr.repository.chains import dependents
@@ -151,15 +150,6 @@ def test_with_nothing_older_the_next_intact_one_is_named(lab: Lab, ids: tuple[Ba
     assert f"{ids[3]} is intact (5 minutes newer)" in (caught.value.hint or "")
 
 
-def resign(lab: Lab, backup: BackupId, change: Callable[[Manifest], Manifest], signer: Signer = SIGNER) -> None:
-    """Rewrite a manifest, and sign it anew."""
-    manifest = lab.get(backup).manifest
-    assert manifest is not None
-    data = strictjson.encode(change(manifest))
-    lab.object(backup, MANIFEST).write_bytes(data)
-    lab.object(backup, SIGNATURE).write_bytes(signer.sign(data))
-
-
 def with_hash_of(path: Path) -> Callable[[Manifest], Manifest]:
     """Return a change that makes the manifest vouch for the first segment as it lies there now."""
 
@@ -186,7 +176,7 @@ def test_what_was_sealed_wrongly_is_found_with_a_key(
     if harm == "swapped":
         swapped(path)
         path.write_bytes(path.with_name(SEGMENT_1).read_bytes())
-    resign(lab, full, with_hash_of(path))
+    lab.resign(full, with_hash_of(path))
     assert lab.verify(full, key=False)[full].intact
     verdicts = lab.verify()
     assert SEGMENT_0 in verdicts[full].problems[0]
@@ -204,7 +194,7 @@ def test_wrong_plaintext_is_found_with_a_key(lab: Lab, ids: tuple[BackupId, ...]
             manifest, artifacts=(replace(manifest.artifacts[0], sha256=digest(b"other")), *manifest.artifacts[1:])
         )
 
-    resign(lab, ids[4], lie)
+    lab.resign(ids[4], lie)
     assert lab.verify(key=False)[ids[4]].intact
     assert "plaintext" in lab.verify()[ids[4]].problems[0]
     with pytest.raises(Damaged, match="plaintext"):
@@ -319,7 +309,7 @@ def test_a_whole_backup_in_anothers_place_is_refused(
 
 def forge(lab: Lab, backup: BackupId) -> None:
     """Sign a manifest with another key, as another writer in the bucket could."""
-    resign(lab, backup, lambda manifest: manifest, FORGER)
+    lab.resign(backup, lambda manifest: manifest, FORGER)
 
 
 @pytest.mark.parametrize("link", [0, 1, 2])

@@ -4,8 +4,11 @@ The acceptance of closure: with every source there it is complete; with any sing
 """
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 
 from edgedr.archive import NODE_TAR
+from tests.lab.apiserver import synthetic
 from tests.lab.nameserver import KEY, SECRET, Knot
 from tests.lab.operator import Operator, Said, files_with
 from tests.lab.whole import Operated, operated
@@ -234,3 +238,51 @@ def test_another_node_captures_the_cluster(plane: Operated, capsys: pytest.Captu
     assert statuses(found)["etcd"] == "ok"
     said = Said(plane.operator, capsys)
     assert "closure          complete" in said("show", "latest")
+
+
+def _backed_up(operator: Operator, code: int) -> tuple[Any, int]:
+    """Back up in a process of its own; return its document, and the most memory it had, in bytes."""
+    command = [sys.executable, "-m", "edgedr", *operator.words("backup", "--json")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == code, said
+    return json.loads(said), usage.ru_maxrss * 1024
+
+
+def test_twenty_thousand_objects(tmp_path: Path) -> None:
+    """Page by page: memory stays bounded, all of them come, never two requests at once; the next backup is small."""
+    with operated(tmp_path) as plane:
+        found, few = _backed_up(plane.operator, 0)
+        before = found["sources"]["objects"]["counts"]["objects"]
+        plane.api.recording["/api/v1/configmaps"] = synthetic(20_000, size=1000)
+        plane.api.requests.clear()
+        found, many = _backed_up(plane.operator, 0)
+        assert found["sources"]["objects"]["counts"]["objects"] > before + 19_900
+        assert many - few < 40 << 20  # what sealing 20 MB takes; the objects themselves are read by the page
+        pages = [path for path in plane.api.requests if path.startswith("/api/v1/configmaps?")]
+        assert len(pages) >= 20_000 // 250
+        assert plane.api.most_at_once == 1
+        again = document(plane.operator, "backup")
+        assert again["artifacts"]["node.tar"]["sealed_bytes"] < 10_000
+
+
+@pytest.mark.parametrize("trouble", ["slow", "hangs"])
+def test_a_slow_api_server_costs_its_deadline(tmp_path: Path, trouble: str) -> None:
+    """What could not be had in time is named, exit 3; etcd and the node's own part are stored all the same."""
+    with operated(tmp_path) as plane:
+        config = plane.operator.config
+        config.write_text(config.read_text().replace("[kubernetes]", '[kubernetes]\ndeadline = "2 s"\nanswer = "1 s"'))
+        if trouble == "slow":
+            plane.api.delay = dict.fromkeys(plane.api.recording, 0.3)
+        else:
+            plane.api.stall.add("/api/v1/configmaps")
+            plane.api.stall.add("/api/v1/serviceaccounts")
+        found = document(plane.operator, "backup", code=3)
+        assert statuses(found)["objects"] in {"partial", "missing"}
+        assert {name: statuses(found)[name] for name in ("etcd", "certificates", "files")} == dict.fromkeys(
+            ("etcd", "certificates", "files"), "ok"
+        )
+        assert "objects" in found["missing"]

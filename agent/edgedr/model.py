@@ -111,7 +111,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One byte stream of a backup. ``parent`` is the backup that a delta is compressed against."""
+    """One byte stream of a backup. ``parent`` is the backup that a delta is compressed against.
+
+    A delta without segments is its parent's artifact, byte for byte: nothing of it was shipped.
+    """
 
     name: str
     kind: Class
@@ -119,6 +122,11 @@ class Artifact:
     size: int
     sha256: str
     segments: tuple[Segment, ...]
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether it is its parent's artifact."""
+        return not self.segments
 
     @property
     def sealed_size(self) -> int:

@@ -2,25 +2,26 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
+from edgedr import strictjson
 from edgedr.backup import Identity as Whose
 from edgedr.backup import Outcome, Task, back_up
 from edgedr.cli.terminal import Silent
 from edgedr.inventory import Inventory
 from edgedr.layouts import UNKNOWN
 from edgedr.log import Log
-from edgedr.model import BackupId, EtcdFacts, Finding
+from edgedr.model import BackupId, EtcdFacts, Finding, Manifest
 from edgedr.node.files import Files
 from edgedr.node.node import Node
 from edgedr.recovery.recover import Extracted, Order, recover
 from edgedr.repository.chains import by_id, chain_of
 from edgedr.repository.checking import Verdict, check
 from edgedr.repository.choice import ChainPolicy
-from edgedr.repository.names import RECIPE
+from edgedr.repository.names import MANIFEST, RECIPE, SIGNATURE
 from edgedr.repository.parents import ParentCache
 from edgedr.repository.reading import read_artifact
 from edgedr.repository.repository import Listed, Repository
@@ -198,6 +199,14 @@ class Lab:
     def object(self, backup: BackupId, name: str) -> Path:
         """Return the file that holds one object of a backup."""
         return self.objects / self.get(backup).place.object(name)
+
+    def resign(self, backup: BackupId, change: Callable[[Manifest], Manifest], signer: Signer = SIGNER) -> None:
+        """Rewrite a manifest, and sign it anew."""
+        manifest = self.get(backup).manifest
+        assert manifest is not None
+        data = strictjson.encode(change(manifest))
+        self.object(backup, MANIFEST).write_bytes(data)
+        self.object(backup, SIGNATURE).write_bytes(signer.sign(data))
 
     def leftovers(self) -> list[str]:
         """Return everything below repository and state that belongs to no committed backup: there should be none."""

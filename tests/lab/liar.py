@@ -31,8 +31,7 @@ def pieces(content: bytes) -> Iterator[tuple[bytes, int]]:
 class Liar:
     """What it says. ``snapshot`` gives the stream's pieces, each with how many bytes are said to remain after it.
 
-    A stream that gives ``None`` is silent from there on, until its client goes away. ``before_alarms`` is waited for
-    before alarms are listed.
+    A stream that gives ``None`` is silent from there on, until its client goes away.
     """
 
     snapshot: Callable[[], Iterator[tuple[bytes, int] | None]] = lambda: whole(b"page" * 1024)
@@ -45,7 +44,6 @@ class Liar:
     alarms: tuple[tuple[str, int], ...] = ()
     learner: bool = False
     errors: tuple[str, ...] = ()
-    before_alarms: Callable[[], object] = int
 
     def __enter__(self) -> Self:
         import grpc  # noqa: PLC0415 - loaded with the stubs
@@ -73,14 +71,10 @@ def _maintenance(rpc: Any, liar: Liar) -> Any:
     class Maintenance(rpc.MaintenanceServicer):  # type: ignore[misc]
         def Status(self, request: Any, context: Any) -> Any:  # noqa: N802
             known = rpc.StatusResponse(header=header(), version="3.5.99", dbSize=4096, leader=liar.leader, raftTerm=2)
-            later = b"".join(b"\x42" + bytes([len(error)]) + error.encode() for error in liar.errors)
+            raised = [f"memberID:{who} alarm:{kind} " for kind, who in liar.alarms]
+            later = b"".join(b"\x42" + bytes([len(error)]) + error.encode() for error in (*liar.errors, *raised))
             later += b"\x50\x01" if liar.learner else b""
             return rpc.StatusResponse.FromString(known.SerializeToString() + later)
-
-        def Alarm(self, request: Any, context: Any) -> Any:  # noqa: N802
-            liar.before_alarms()
-            alarms = [rpc.AlarmMember(memberID=who, alarm=rpc.AlarmType.Value(kind)) for kind, who in liar.alarms]
-            return rpc.AlarmResponse(header=header(), alarms=alarms)
 
         def HashKV(self, request: Any, context: Any) -> Any:  # noqa: N802
             if request.revision and request.revision <= liar.compact_revision:

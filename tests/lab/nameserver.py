@@ -5,7 +5,6 @@ has the key; those in ``public`` to everybody; those in ``closed`` to nobody.
 """
 
 import base64
-import os
 import shutil
 import socket
 import struct
@@ -25,9 +24,9 @@ import dns.message
 import dns.query
 import dns.rcode
 import dns.zone
-import pytest
 
 from tests.lab.etcd import free_port
+from tests.lab.tools import need
 
 KEY = "edgedr.test."
 SECRET = base64.b64encode(b"CANARY-tsig-secret-of-the-tests!").decode()
@@ -96,17 +95,6 @@ xn--strae-oqa 3600 IN A 192.0.2.9
 PUBLIC, CLOSED = ("public.test",), ("closed.test",)
 
 _START_SECONDS = 60
-
-
-def nameserver_program(program: str, package: str) -> str:
-    """Return the path of a Debian package's program."""
-    found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if found:
-        return found
-    message = f"{program} is missing: apt-get install {package}"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 class RealNameserver(ABC):
@@ -226,7 +214,7 @@ class Knot(RealNameserver):
                 lines.append(f"  acl: {'everybody' if zone in self.public else 'with-the-key'}")
         configuration = self.directory / "knot.conf"
         configuration.write_text("\n".join(lines) + "\n")
-        return [nameserver_program("knotd", "knot"), "-c", str(configuration)]
+        return [need("knotd"), "-c", str(configuration)]
 
 
 class Bind(RealNameserver):
@@ -257,7 +245,7 @@ class Bind(RealNameserver):
         configuration = self.directory / "named.conf"
         configuration.write_text("\n".join(lines) + "\n")
         # A copy of it: where AppArmor is on, the one in its place may read nothing but its own directories.
-        program = shutil.copy(nameserver_program("named", "bind9"), self.directory / "named")
+        program = shutil.copy(need("named"), self.directory / "named")
         return [str(program), "-g", "-n", "1", "-c", str(configuration)]
 
 

@@ -15,6 +15,9 @@ _PACKAGES = {
     "etcd": "etcd-server",
     "etcdctl": "etcd-client",
     "systemd-analyze": "systemd",
+    "knotd": "knot",
+    "named": "bind9",
+    "ip": "iproute2",
 }
 
 

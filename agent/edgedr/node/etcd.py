@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgedr.errors import ConfigurationError, SourceError
-from edgedr.node.etcd_members import Alarm, KvHash, Member, Status
+from edgedr.node.etcd_members import KvHash, Member, Status
 from edgedr.node.etcd_stream import Progress, Trailer
 from edgedr.node.etcd_trouble import check_certificates, why_unreachable
 
@@ -189,18 +189,6 @@ class Line:
             return tuple(sorted(listed, key=lambda member: (member.name, member.id)))
 
         return members
-
-    def ask_alarms(self, within: timedelta) -> Callable[[], frozenset[Alarm]]:
-        """Ask for the cluster's alarms; this takes a quorum."""
-        wait = self._ask(self._maintenance.Alarm, self._rpc.AlarmRequest(action=self._rpc.AlarmRequest.GET), within)
-
-        def alarms() -> frozenset[Alarm]:
-            kinds = {number: name for name, number in self._rpc.AlarmType.items()}
-            return frozenset(
-                Alarm(kinds.get(alarm.alarm, str(alarm.alarm)), _hex(alarm.memberID)) for alarm in wait().alarms
-            )
-
-        return alarms
 
     def ask_hash(self, revision: int, within: timedelta) -> Callable[[], KvHash]:
         """Ask for the hash over all keys up to ``revision``; 0 means whatever it is at."""

@@ -79,14 +79,13 @@ class Survey:
     """All that the members said.
 
     ``statuses`` has one per member, in the order of the endpoints; ``hashes`` is empty unless there were several to
-    compare. ``alarms_known`` tells whether a member answered for the whole cluster.
+    compare.
     """
 
     statuses: tuple[Status, ...]
     unreachable: tuple[NoAnswer, ...] = ()
     members: tuple[Member, ...] = ()
     alarms: tuple[Alarm, ...] = ()
-    alarms_known: bool = True
     hashes: tuple[KvHash, ...] = ()
     not_compared: tuple[NoAnswer, ...] = ()
 
@@ -146,9 +145,6 @@ def _about_reach(survey: Survey) -> list[Finding]:
 
 def _about_alarms(survey: Survey) -> list[Finding]:
     found = []
-    if not survey.alarms_known:
-        text = "the list of alarms could not be read; only what members say of themselves is known"
-        found.append(Finding(Severity.WARN, _SUBJECT, text))
     for alarm in survey.alarms:
         who = next((survey.name(status) for status in survey.statuses if status.member_id == alarm.member_id), None)
         who = who or (f"member {alarm.member_id}" if alarm.member_id.strip("0") else "")

@@ -17,7 +17,7 @@ HASH = timedelta(seconds=60)
 """How long a member may take to hash all its keys: it reads its whole database for that."""
 
 _MAX_ENDPOINTS = 16  # etcd advises seven members at most; a list that is longer is not one of members
-_ALARM = re.compile(r"memberID:(\d+) alarm:([A-Z]+)")
+_ALARM = re.compile(r"(?:memberID:(\d+) )?alarm:([A-Z]+)")  # a member that is 0 is not named
 _COMPARISONS = 3
 
 
@@ -36,14 +36,12 @@ def survey(access: Access, *, answer: timedelta = ANSWER, hashing: timedelta | N
         lines += [stack.enter_context(dial(access, endpoint)) for endpoint in others]
         further, silent = _statuses(lines[-len(others) :] if others else [], answer)
         statuses = _one_per_member([*statuses, *further])
-        alarms, alarms_known = _alarms(lines, statuses, answer)
         hashes, not_compared = _compare(lines, statuses, answer, hashing) if hashing else ([], [])
     return Survey(
         statuses=tuple(statuses),
         unreachable=(*unreachable, *silent),
         members=members,
-        alarms=alarms,
-        alarms_known=alarms_known,
+        alarms=_alarms(statuses),
         hashes=tuple(hashes),
         not_compared=tuple(not_compared),
     )
@@ -78,14 +76,14 @@ def _not_yet_dialled(members: Sequence[Member], statuses: Sequence[Status], dial
     return [url for url in dict.fromkeys(urls) if url not in dialled and is_url(url)]
 
 
-def _alarms(lines: Sequence[Line], statuses: Sequence[Status], within: timedelta) -> tuple[tuple[Alarm, ...], bool]:
-    """List what the cluster answers, which takes a quorum, and what each member says of itself, which does not."""
+def _alarms(statuses: Sequence[Status]) -> tuple[Alarm, ...]:
+    """Gather the alarms that members know of: each says all of the cluster's with its status.
+
+    To list them would be a write: it goes through the members' log and changes the database that is to be captured.
+    """
     told = (found for status in statuses for error in status.errors for found in _ALARM.findall(error))
-    alarms = {Alarm(kind, f"{int(member):016x}") for member, kind in told}
-    following = _lines_of(lines, [status for status in statuses if status.leader])
-    listed = _first_answer([line.ask_alarms(within) for line in following])
-    alarms |= listed or frozenset()
-    return tuple(sorted(alarms, key=lambda alarm: (alarm.kind, alarm.member_id))), listed is not None
+    alarms = {Alarm(kind, f"{int(member or 0):016x}") for member, kind in told}
+    return tuple(sorted(alarms, key=lambda alarm: (alarm.kind, alarm.member_id)))
 
 
 def _first_answer(asked: Sequence[Callable[[], T]]) -> T | None:

@@ -5,6 +5,7 @@ would lead if the root were ``/``. Sizes are bytes.
 """
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -37,6 +38,27 @@ class Sink(Protocol):
 
     def restart(self) -> None:
         """Forget this file's content so far."""
+
+
+class Digest:
+    """A sink that keeps nothing of a file but its SHA-256."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin again."""
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """Take all of ``data``."""
+        self._hash.update(data)
+        return len(data)
+
+    @property
+    def hex(self) -> str:
+        """The SHA-256 so far."""
+        return self._hash.hexdigest()
 
 
 class Contents(Protocol):

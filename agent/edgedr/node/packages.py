@@ -1,6 +1,5 @@
 """Which software a node has: its package database, programs beside that, and the versions of its Kubernetes."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from edgedr.inventory import EntryKind
 from edgedr.layouts import Layout
 from edgedr.node.commands import Commands
 from edgedr.node.components import load_yaml
-from edgedr.node.files import Files
+from edgedr.node.files import Digest, Files
 from edgedr.node.hardware import one_line
 from edgedr.node.seen import Skipped
 
@@ -236,20 +235,8 @@ def _package(
 def _hashed(root: Path, path: PurePosixPath, inode: tuple[int, int], size: int, mtime_ns: int) -> str:
     """Return a file's SHA-256 in hex, read once per process as long as it stays the same file of the same time."""
     del inode, size, mtime_ns  # they tell one state of the file from the next
-    content = _Hash()
+    content = Digest()
     seen = Files(root, max_file_bytes=_MAX_PROGRAM).read(path, content)
     if isinstance(seen, Skipped):
         raise SourceError(seen.reason)
-    return content.digest.hexdigest()
-
-
-class _Hash:
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self.digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return len(data)
+    return content.hex

@@ -264,6 +264,10 @@ def _artifact_inconsistencies(manifest: Manifest, artifact: Artifact) -> Iterato
         yield f"{artifact.name} is {artifact.kind} and its parent is {artifact.parent}"
     if artifact.parent is not None and not artifact.parent < manifest.id:
         yield f"{artifact.name} has a parent that is not older"
+    if artifact.unchanged:
+        if artifact.parent is None:
+            yield f"{artifact.name} stands alone, and has no segments"
+        return
     if artifact.size // manifest.segment_size != len(artifact.segments) - bool(
         artifact.size % manifest.segment_size or not artifact.size
     ):

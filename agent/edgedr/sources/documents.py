@@ -3,7 +3,6 @@
 Each document's SHA-256 is a fact of its source, so that its loss shows; so is the number of objects in some.
 """
 
-import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from edgedr.archive import OWN
 from edgedr.inventory import EntryKind, Inventory
 from edgedr.kubernetes_yaml import KindDocument, ObjectCounter, one_line
 from edgedr.model import Finding, Severity
-from edgedr.node.files import Files
+from edgedr.node.files import Digest, Files
 from edgedr.node.kube import KubeError
 from edgedr.node.seen import Skipped
 from edgedr.sources.base import Captured, Fact, Listing
@@ -122,9 +121,9 @@ def prove_documents(source: str, restored: Path, inventory: Inventory) -> Iterab
     files = Files(restored, max_file_bytes=_MAX_DOCUMENT)
     bad = 0
     for member, digest in wanted.items():
-        found = _Hash()
+        found = Digest()
         files.read(document_path(member), found)
-        if found.digest.hexdigest() != digest:
+        if found.hex != digest:
             bad += 1
             yield Finding(Severity.BAD, member, "was not restored as it was written", "restore once more")
     if wanted and not bad:
@@ -161,9 +160,9 @@ def prove_files(source: str, restored: Path, inventory: Inventory) -> Iterable[F
         if entry.source != source or entry.kind not in {EntryKind.FILE, EntryKind.HARDLINK}:
             continue
         expected = hashes.get(entry.target or "") if entry.kind is EntryKind.HARDLINK else entry.sha256
-        content = _Hash()
+        content = Digest()
         seen = files.read(PurePosixPath(entry.path), content)
-        if isinstance(seen, Skipped) or content.digest.hexdigest() != expected:
+        if isinstance(seen, Skipped) or content.hex != expected:
             text = f"was not restored: {seen.reason}" if isinstance(seen, Skipped) else "has another content"
             yield Finding(Severity.BAD, entry.path, text, "restore once more, into a new directory")
         else:
@@ -175,15 +174,3 @@ def prove_files(source: str, restored: Path, inventory: Inventory) -> Iterable[F
 def document_path(member: str) -> PurePosixPath:
     """Return where extraction puts a document, below the new root."""
     return PurePosixPath(OWN) / member
-
-
-class _Hash:
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self.digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return len(data)
