@@ -292,3 +292,30 @@ def test_one_source_can_be_extracted_alone(tmp_path: Path, odd: Path) -> None:
     extract(io.BytesIO(data), tmp_path / "new", sources=["other"], max_bytes=len(data))
     assert not (tmp_path / "new/odd/a-first").exists()
     assert (tmp_path / "new/odd/links/hard").read_bytes() == b"shared"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "x", "x/", "/x", "runbooks//x", "runbooks/x/", "runbooks/x\n", "runbooks/ä", "runbooks/-x", "1x/y", "x/y z"],
+)
+def test_documents_have_names_that_every_tool_takes(tmp_path: Path, name: str) -> None:
+    """No name of a document can be mistaken for a directory, an option or another line; none leads elsewhere."""
+    with ArchiveWriter(tmp_path / "spool", Files(tmp_path)) as writer, pytest.raises(ValueError, match="no name"):
+        writer.document(name, b"")
+
+
+def test_a_document_is_written_once(tmp_path: Path) -> None:
+    """Two sources cannot write under one name: the first stays, and a name that was dropped is free again."""
+    sink = Bytes()
+    with ArchiveWriter(tmp_path / "spool", Files(tmp_path)) as writer:
+        writer.document("dns/zone.txt", b"first")
+        for content in (b"second", lambda spool: spool.write(b"second")):
+            with pytest.raises(ValueError, match="taken"):
+                writer.document("dns/zone.txt", content)
+        writer.document("dns/other.txt", b"half")
+        writer.drop_documents(["dns/other.txt", "dns/never.txt"])
+        writer.document("dns/other.txt", b"whole")
+        writer.finish("s", "n", {}, sink)
+    reader = ArchiveReader(io.BytesIO(sink.getvalue()), max_bytes=LIMIT)
+    found = {member.name: b"".join(content) for member, content in reader.members()}
+    assert found == {"dns/zone.txt": b"first", "dns/other.txt": b"whole"}

@@ -3,11 +3,18 @@
 import base64
 import hashlib
 import os
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import Certificate, CertificateBuilder, Name, NameAttribute, random_serial_number
+from cryptography.x509.oid import NameOID
 
-from edgedr.bootstrap import authority_of, password_of, token_problem
+from edgedr.bootstrap import authority_hash, authority_of, password_of, token_problem
+from tests.lab.pki import Authority
 
 AUTHORITY = hashlib.sha256(b"an authority").hexdigest()
 PASSWORD = "p4ss:w0rd"
@@ -57,3 +64,32 @@ def test_sealed_data_that_does_not_open(change: bytes) -> None:
     """A name that fits and content that does not open is no proof."""
     (name,) = bootstrap(PASSWORD)
     assert "does not open" in str(token_problem(FULL, authority=AUTHORITY, bootstrap={name: change}))
+
+
+def test_the_hash_of_a_bundle_is_that_of_its_root() -> None:
+    """As k3s has it: one certificate counts as its file, of several the root counts as its DER."""
+    root, other = Authority.make("root"), Authority.make("other")
+    alone = root.certificate.public_bytes(Encoding.PEM)
+    assert authority_hash(alone) == hashlib.sha256(alone).hexdigest()
+    leaf = intermediate(root, "middle").public_bytes(Encoding.PEM)
+    for bundle in (leaf + alone, leaf + other.certificate.public_bytes(Encoding.PEM) + alone):
+        assert authority_hash(bundle) == hashlib.sha256(root.certificate.public_bytes(Encoding.DER)).hexdigest()
+    rootless = leaf + other.certificate.public_bytes(Encoding.PEM)
+    assert authority_hash(rootless) == hashlib.sha256(rootless).hexdigest()
+    assert authority_hash(b"none") == hashlib.sha256(b"none").hexdigest()
+
+
+def intermediate(root: Authority, name: str) -> Certificate:
+    """Let an authority sign another one."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    start = datetime.now(UTC) - timedelta(days=1)
+    builder = (
+        CertificateBuilder()
+        .subject_name(Name([NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(root.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=30))
+    )
+    return builder.sign(root.key, hashes.SHA256())

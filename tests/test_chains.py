@@ -10,7 +10,7 @@ import pytest
 from edgedr.errors import Damaged
 from edgedr.model import SCHEMA, Artifact, BackupId, Class, EtcdFacts, Manifest, Proof, Segment, SourceResult, Status
 from edgedr.repository.chains import by_id, chain_of, clones, dependents, distinct
-from edgedr.repository.choice import Capture, ChainPolicy, decide
+from edgedr.repository.choice import Capture, ChainPolicy, another_past, decide
 from edgedr.repository.names import Place
 from edgedr.repository.repository import Listed
 
@@ -214,3 +214,45 @@ def test_a_copy_elsewhere_hides_nothing(order: Callable[[tuple[Listed, ...]], tu
     assert by_id(order((real, copy)))[FULL.id] is real
     assert distinct(order((real, copy))) == (real,)
     assert distinct((copy,)) == (copy,)
+
+
+ETCD = EtcdFacts("c1", "m1", 1000, "3.5.1")
+BACK = "it was restored to an older state"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (None, None, None),
+        (None, ETCD, None),
+        (ETCD, None, None),
+        (ETCD, ETCD, None),
+        (ETCD, replace(ETCD, revision=2000, version="3.6.0"), None),
+        (ETCD, replace(ETCD, revision=999), f"etcd went back from revision 1000 to 999: {BACK}"),
+        (ETCD, replace(ETCD, member_id="m2", revision=1001), None),
+        (ETCD, replace(ETCD, member_id="m2", revision=900), None),
+        (
+            ETCD,
+            replace(ETCD, member_id="m2", revision=899),
+            f"etcd went back from revision 1000 to 899: {BACK}",
+        ),
+        (ETCD, replace(ETCD, cluster_id="c2"), "etcd's cluster id changed from c1 to c2"),
+        (
+            ETCD,
+            replace(ETCD, cluster_id="c2", member_id="m2", revision=1),
+            "etcd's cluster id changed from c1 to c2",
+        ),
+    ],
+)
+def test_another_past(before: EtcdFacts | None, now: EtcdFacts | None, said: str | None) -> None:
+    """One member never steps back; two of one cluster lie up to 100 revisions apart; what is unknown tells nothing."""
+    assert another_past(before, now) == said
+
+
+def test_another_past_is_a_reason_of_its_own() -> None:
+    """It is said as it was found, once, and not as another lineage; a changed cluster id is said first."""
+    turned = replace(CAPTURE, another_past="etcd went back", lineage="f" * 16)
+    assert decide(links(FULL), turned, POLICY, parent_problem=None).reasons == ("etcd went back",)
+    other = replace(turned, cluster_id="c2")
+    said = decide(links(FULL), other, POLICY, parent_problem=None).reasons
+    assert said == ("etcd's cluster id changed from c1 to c2",)

@@ -71,8 +71,8 @@ def test_a_missing_optional_source_ends_with_3(node: Operator, capsys: pytest.Ca
     words: list[str | Path] = ["restore", "--identity", node.identity, "--to", target]
     text = said(*words, code=3)
     assert "missing          certificates: " in text
-    assert "is restored, but it never held: certificates" in text
-    assert "hint: no backup here holds certificates" in text
+    assert "is restored; it held nothing of: certificates\n" in text
+    assert "hint: no backup here is better for certificates: look at another copy" in text
     assert "holds no certificates" in said(*words, "--only", "certificates", code=9)
 
 

@@ -22,11 +22,13 @@ def lose(node: Operator, path: str) -> None:
 
 
 def test_a_whole_node_is_complete(said: Said) -> None:
-    """Nothing is missing: the backup says so in one line, and so does show."""
-    assert "closure          complete" in said("backup")
-    assert "closure          complete" in said("show", "latest")
-    assert "complete" in said("show", "latest", "--closure")
-    assert said.json("show", "latest", "--closure")["complete"] is True
+    """Nothing is missing, but nothing is called complete that has no snapshot to be complete for."""
+    for words in (("backup",), ("show", "latest"), ("show", "latest", "--closure")):
+        text = said(*words)
+        assert "closure          no snapshot in this backup\n" in text
+        assert "complete" not in text
+    found = said.json("show", "latest", "--closure")
+    assert (found["complete"], found["snapshot"]) == (True, False)
 
 
 def test_what_is_missing_is_named_and_makes_it_incomplete(said: Said, node: Operator) -> None:
@@ -36,7 +38,7 @@ def test_what_is_missing_is_named_and_makes_it_incomplete(said: Said, node: Oper
     assert f"missing        {SIGNING_KEY}" in text
     assert "every service account token becomes invalid" in " ".join(text.split())
     assert "lacks 1 piece of what its snapshot needs" in text
-    assert said("list").splitlines()[-1].endswith("incomplete")
+    assert said("list").splitlines()[1].endswith("incomplete")
     assert said.json("list")[-1]["complete"] is False
     text = said("show", "latest")
     assert "1 piece missing: `edgedr show " in " ".join(text.split())
@@ -83,8 +85,14 @@ def test_a_changed_anchor_is_said_once(said: Said, node: Operator) -> None:
     assert "/etc/kubernetes/enc/encryption.yaml changed since the last backup" in text
     assert "since the last backup" not in said("backup")
     authority = node.root / "etc/kubernetes/pki/front-proxy-ca.key"
+    kept = authority.read_text()
     authority.unlink()
-    assert "front-proxy-ca.key is gone since the last backup" in " ".join(said("backup").split())
+    said("backup", code=3)
+    authority.write_text(kept)
+    found = said.json("backup")["findings"]
+    (change,) = [each for each in found if "since the last backup" in each["text"]]
+    assert change["subject"] == "/etc/kubernetes/pki/front-proxy-ca.key"
+    assert (change["text"], change["hint"]) == ("is new since the last backup", None)
 
 
 def test_a_vector_that_never_checked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,3 +112,14 @@ def test_scripts_get_it_too(said: Said, node: Operator) -> None:
     found = json.loads(out)
     assert found["missing"] == ["closure"]
     assert found["sources"]["closure"]["counts"] == {"missing": 1}
+
+
+def test_a_key_that_vanished_is_no_external_authority(said: Said, node: Operator) -> None:
+    """What the last backup had and this one lacks is missing, once; where it never was, it is kept elsewhere."""
+    said("backup")
+    lose(node, "/etc/kubernetes/pki/etcd/ca.key")
+    text = " ".join(said("backup", code=3).split())
+    assert "/etc/kubernetes/pki/etcd/ca.key was in the last backup, and is gone" in text
+    assert "etcd's certificates cannot be renewed" in text
+    text = " ".join(said("backup").split())
+    assert "is not on this node, as with an external authority" in text

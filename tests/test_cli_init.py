@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -49,8 +50,18 @@ def test_init_says_where_it_found_no_kubernetes(node: Operator) -> None:
     )
 
 
+def test_init_promises_what_this_layout_has(node: Operator) -> None:
+    """Where etcd runs there is no SQLite to take."""
+    said, _ = node.run(*node.init_words(), "--unproven")
+    taken = " ".join(said.partition("will take")[2].partition("wrote")[0].split())
+    assert taken == "serviceaccounts, certificates, files, dns, addresses, machine, etcd, objects"
+
+
 def _converse(node: Operator, *options: str, answer: str, tries: int = 3) -> tuple[int, str]:
-    """Run init, and answer its challenge with ``edgedr``, with ``age``, or wrongly; return how it ended and said."""
+    """Run init, and answer its challenge with ``edgedr``, with ``age``, or not; return how it ended and said.
+
+    ``answer`` may be ``SIGINT`` instead: somebody gives up.
+    """
     command = [sys.executable, "-u", "-m", "edgedr", *node.words(*options)]
     said = ""
     with subprocess.Popen(
@@ -64,6 +75,9 @@ def _converse(node: Operator, *options: str, answer: str, tries: int = 3) -> tup
             if secret := re.search("AGE-SECRET-KEY-[A-Z0-9]+", line):
                 node.identity.write_text(secret[0] + "\n")
             if match is None:
+                continue
+            if answer == "SIGINT":
+                process.send_signal(signal.SIGINT)
                 continue
             if answer == "edgedr":
                 given, _ = node.run("keys", "prove", match[1], "--identity", node.identity)
@@ -110,6 +124,19 @@ def test_wrong_answers_prove_nothing(node: Operator, answer: str, tries: int) ->
     assert "nobody has proven" not in node.run("backup")[1]
 
 
+def test_whoever_gives_up_is_told_what_stands(node: Operator) -> None:
+    """An interrupted init says what it wrote, what nobody proved, and how to go on; and that works."""
+    code, said = _converse(node, *node.init_words(), answer="SIGINT")
+    assert code == 130
+    told = said.splitlines()[-1].removeprefix("> ")
+    assert told == (
+        f"interrupted; {node.config} and {node.state}/signing.key are written, but nobody has proven that "
+        f"{node.recipient} can open backups: run `edgedr init --site plant-7` again with the identity"
+    )
+    code, said = _converse(node, "init", "--site", "plant-7", answer="edgedr")
+    assert code == 0, said
+
+
 def test_a_recipient_added_later_is_not_taken_for_proven(node: Operator) -> None:
     """Whoever edits the configuration is told that nobody showed the new key to open anything."""
     code, said = _converse(node, *node.init_words(), answer="edgedr")
@@ -128,10 +155,25 @@ def test_a_new_identity_is_shown_once_and_kept_nowhere(node: Operator) -> None:
     code, said = _converse(node, *words, "--new-identity", answer="edgedr")
     assert code == 0, said
     (secret,) = re.findall("AGE-SECRET-KEY-1[A-Z0-9]+", said)
+    before, _, after = said.partition(f"{secret}\n")
+    assert re.search(r"^wrote .*signing\.key \(0600\)$", before, re.MULTILINE)
+    assert after.startswith("prove that someone can open the backups for")
+    wide = [line for line in said.splitlines() if len(line) > 80 and not re.search(r"\S{60}", line)]
+    assert wide == []
     assert node.identity.read_text().strip() == secret  # the person's own copy
     assert files_with(node.directory, secret) == [node.identity]
     again, _ = node.run("init", "--site", "plant-7")
     assert "AGE-SECRET" not in again
+
+
+def test_a_new_identity_is_shown_even_if_init_fails(node: Operator) -> None:
+    """Its recipient stands in the configuration then: without the secret nobody could ever prove it."""
+    node.state.mkdir()
+    (node.state / "signing.key").mkdir()
+    words = [word for word in node.init_words() if word not in {"--recipient", node.recipient}]
+    said, _ = node.run(*words, "--new-identity", code=5)
+    (recipient,) = load(node.config).recipients
+    assert f"# public key: {recipient}\nAGE-SECRET-KEY-1" in said
 
 
 @pytest.mark.parametrize(

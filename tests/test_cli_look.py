@@ -34,7 +34,8 @@ def test_list(look: Said) -> None:
     assert found == [("full", 1, "ok"), ("delta", 2, "ok")]
     assert rows[1]["parent"] == rows[0]["id"]
     lines = look("list").splitlines()
-    assert [line.split()[0] for line in lines] == ["backup", rows[0]["id"], rows[1]["id"]]
+    assert [line.split()[0] for line in lines[:-1]] == ["backup", rows[0]["id"], rows[1]["id"]]
+    assert lines[-1] == "L1: signature and ciphertext hashes hold"
 
 
 def test_show(look: Said) -> None:
@@ -43,7 +44,7 @@ def test_show(look: Said) -> None:
     text = look("show", "latest")
     for word in (delta["id"], f"from {full['id']}", "1 full + 1 delta", "node.tar", "certificates", "L1", "kubeadm"):
         assert word in text
-    assert "1 later backup depends on it" in look("show", full["id"])
+    assert "needed by        1 later backup\n" in look("show", full["id"])
     found = look.json("show", "latest")
     assert found["chain"] == [full["id"], delta["id"]]
 
@@ -79,7 +80,8 @@ def test_ways_to_name_a_backup(look: Said) -> None:
         (["list", "--jsn"], 2, "unrecognized arguments: --jsn"),
         ([], 2, "required"),
         (["restore", "latest"], 2, "required: --to"),
-        (["restore", "latest", "--to", "/nowhere", "--only", "dsn"], 2, "invalid choice: 'dsn'"),
+        (["restore", "latest", "--to", "/nowhere", "--only", "dsn"], 2, "'dsn' is no source; did you mean dns?"),
+        (["restore", "latest", "--to", "/nowhere", "--only", "x"], 2, "the sources are serviceaccounts, "),
         (["restore", "latest", "--to", "/nowhere"], 6, "no identity was given"),
         (["restore", "latest", "--to", "/nowhere", "--identity", "/no/key"], 6, "cannot read the identity /no/key"),
         (["restore", "latest", "--to", "/nowhere", "--identity", "{key}", "--only", "etcd"], 9, "holds no etcd"),
@@ -243,5 +245,7 @@ def test_verify(look: Said) -> None:
     """L1 without a key, L2 with it; for scripts too."""
     operator = look.operator
     assert "2 of 2 intact; L1: signature and ciphertext hashes hold" in look("verify", "--all")
+    assert "chain of 2 intact; L1: signature and ciphertext hashes hold" in look("verify", "latest")
+    assert "1 of 1 intact" in look("verify", "1")
     assert "2 of 2 intact; L2: it decrypts" in look("verify", "--all", "--identity", operator.identity)
     assert [row["level"] for row in look.json("verify", "--all", "--identity", operator.identity)] == ["L2", "L2"]

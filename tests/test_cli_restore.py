@@ -10,6 +10,7 @@ from edgedr import durable
 from edgedr.cli.main import main
 from edgedr.errors import Damaged, RestoreStopped
 from edgedr.repository.names import SIGNATURE
+from edgedr.sources.table import SOURCE_NAMES
 from tests.lab.damage import flipped
 from tests.lab.fake_source import BLOB, SEGMENT, START, Lab, bytes_of, churned
 from tests.lab.operator import Operator, Said
@@ -86,7 +87,7 @@ def test_a_restore_of_what_was_never_held_ends_with_3(scratch: Path, capsys: pyt
     words: list[str | Path] = ["restore", "--identity", node.identity]
     hint = f"  hint: {whole} holds certificates: edgedr restore {whole} --only certificates …\n"
     text = said(*words, "--to", scratch / "a", code=3)
-    assert "is restored, but it never held: certificates\n" in text
+    assert "is restored; it held nothing of: certificates\n" in text
     assert hint in text
     assert (scratch / "a/files/etc/kubernetes").is_dir()
     assert hint in said(*words, "--to", scratch / "b", "--only", "certificates", code=9)
@@ -103,3 +104,18 @@ def test_no_files_are_counted_where_none_were_asked_for(scratch: Path, capsys: p
         said = capsys.readouterr().out
         assert "\netcd.db  " in said
         assert ("\nfiles  " in said) == expected
+
+
+def test_one_of_a_kind_is_said_in_the_singular(node: Operator, capsys: pytest.CaptureFixture[str]) -> None:
+    """A node with one authority and nothing else: what is proven of it reads as a sentence."""
+    said = Said(node, capsys)
+    node.init([name for name in SOURCE_NAMES if name != "certificates"])
+    keep = {node.root / "etc/kubernetes/pki/ca.crt", node.root / "etc/kubernetes/pki/ca.key"}
+    for path in (*(node.root / "etc/kubernetes").rglob("*"), *(node.root / "var/lib/kubelet").rglob("*")):
+        if path.suffix in {".crt", ".key", ".pub", ".conf", ".pem"} and path not in keep:
+            path.unlink()
+    assert "certificates     1 certificate, 2 files, 1 key\n" in said("backup", code=3)
+    words: list[str | Path] = ["restore", "--identity", node.identity, "--to", node.directory / "x"]
+    text = said(*words, "--only", "certificates")
+    proof = "certificates: 1 certificate parses, 1 key pair fits, 1 signature of an authority holds"
+    assert proof in " ".join(text.split())

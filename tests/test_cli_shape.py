@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgedr.cli import terminal
 from edgedr.cli.parser import COMMANDS
 from edgedr.errors import EXIT_CODES
 from tests.lab.operator import Operator, Said
@@ -45,8 +46,51 @@ def test_help_lists_commands_and_exit_codes(look: Said) -> None:
         assert f"{code:>2}  {meaning}" in text
     for command in COMMANDS:
         assert command.words[0] in text
-        assert "exit codes:" in look(*command.words, "--help")
+        own = look(*command.words, "--help").partition("exit codes:\n")[2]
+        codes = {0, 1, 2, *command.codes}
+        assert own == "".join(f"  {code:>2}  {meaning}\n" for code, meaning in EXIT_CODES if code in codes)
+        assert "see `edgedr" not in look(command.words[0], "--help")
     assert look("--version").startswith("edgedr ")
+
+
+def test_help_says_what_happens_unless_told_otherwise(look: Said) -> None:
+    """Defaults that matter are in the help: which backup is taken, where backups go; groups say what they do."""
+    assert "without it, the newest is taken" in " ".join(look("restore", "--help").split())
+    text = " ".join(look("init", "--help").split())
+    assert "(default: repository/ below --state)" in text
+    assert "(default: /var/lib/edgedr)" in text
+    text = " ".join(look("--help").split())
+    assert "config `config check`: check the configuration" in text
+    assert "keys `keys prove`: answer the challenge" in text
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"kinds": 1, "objects": 0}, "1 kind"),
+        ({"overlaps": 0, "load balancer addresses": 1, "nodes": 2}, "1 load balancer address, 2 nodes, 0 overlaps"),
+        ({"zones": 2, "addresses": 3, "network interfaces": 1}, "3 addresses, 1 network interface, 2 zones"),
+        ({}, ""),
+    ],
+)
+def test_counts(found: dict[str, int], said: str) -> None:
+    """In the order of the alphabet, in the right number, none left out but overlaps, never broken apart."""
+    text = terminal.counts(found)
+    assert text.replace("\u00a0", " ") == said
+    assert all(" " not in part for part in text.split(", "))
+
+
+def test_colours_are_colours(kept: Operator) -> None:
+    """On a terminal a verdict is coloured, not printed as an escape sequence; its columns stay where they are."""
+    ours, theirs = os.openpty()
+    for words in (["show", "latest", "--closure"], ["verify", "latest"]):
+        subprocess.run([sys.executable, "-m", "edgedr", *kept.words(*words)], stdout=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode().replace("\r", "")
+    os.close(ours)
+    assert "\033[33mclosure\033[0m          no snapshot in this backup\n" in shown
+    assert "\033[32mok\033[0m               2" in shown
+    assert "\\x1b" not in shown
 
 
 def test_a_reader_that_leaves(kept: Operator) -> None:

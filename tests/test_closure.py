@@ -1,6 +1,7 @@
 """Closure: a backup that lacks something says what, and what its loss means; one that lacks nothing says nothing."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -124,7 +125,8 @@ def test_keys_of_an_external_authority_are_no_error(root: Path, database: Path) 
     for name in ("ca.key", "etcd/ca.key", "front-proxy-ca.key"):
         (root / PKI / name).unlink()
     assert missing(root, database) == {}
-    assert set(warnings(root)) == {f"/{PKI}/{name}" for name in ("ca.key", "etcd/ca.key", "front-proxy-ca.key")}
+    expected = {f"/{PKI}/{name}" for name in ("ca.key", "etcd/ca.key", "front-proxy-ca.key")}
+    assert set(warnings(root, database)) == expected
 
 
 def test_signing_keys_that_do_not_pair(root: Path, database: Path) -> None:
@@ -196,3 +198,121 @@ def test_no_key_material_in_what_is_said(root: Path, database: Path) -> None:
     said = json.dumps([str(finding) for finding in close(Evidence(Files(root), KUBEADM, etcd=database)).findings])
     assert secret not in said
     assert "PRIVATE" not in said
+
+
+def more_flags(root: Path, *flags: str) -> None:
+    """Give the API server more flags."""
+    manifest = root / MANIFEST
+    text = "".join(f"    - {flag}\n" for flag in flags)
+    manifest.write_text(manifest.read_text().replace("    - --secure-port=6443\n", f"    - --secure-port=6443\n{text}"))
+
+
+def test_values_that_only_look_like_paths(root: Path, database: Path) -> None:
+    """URL paths, overrides, cgroups, sockets and lists of origins are no files to miss."""
+    more_flags(
+        root,
+        "--authorization-always-allow-paths=/healthz,/readyz,/livez,/metrics",
+        "--etcd-servers-overrides=/events#https://127.0.0.1:2381",
+        "--kubelet-cgroups=/systemd/system.slice",
+        "--uds-name=/etc/kubernetes/konnectivity-server/konnectivity-server.socket",
+        "--cors-allowed-origins=//example.test",
+        "--tls-sni-cert-key=/etc/kubernetes/pki/apiserver.crt,/etc/kubernetes/pki/apiserver.key:*.example.test",
+        "--bearer-token=/c4n4ry/of+a+secret",
+    )
+    assert missing(root, database, root) == {}
+    assert "c4n4ry" not in str(close(Evidence(Files(root), KUBEADM, etcd=database, live=Files(root))))
+
+
+def test_flags_of_other_software_may_name_files_of_its_image(root: Path, database: Path) -> None:
+    """A static pod of somebody else: what it takes of the node counts, what it has in its image does not."""
+    pod = (
+        "metadata: {name: lb}\nspec:\n  containers: [{command: [haproxy, --config=/etc/vector/v.yaml, -f, /lb.cfg],"
+        " volumeMounts: [{name: c, mountPath: /lb.cfg}]}]\n"
+        "  volumes: [{name: c, hostPath: {path: /srv/lb/haproxy.cfg, type: File}}]\n"
+    )
+    (root / "etc/kubernetes/manifests/lb.yml").write_text(pod)
+    (root / "etc/kubernetes/manifests/.hidden.yaml").write_text("\t")
+    assert list(missing(root, database, root)) == ["/srv/lb/haproxy.cfg"]
+
+
+def test_what_named_files_name_in_turn(root: Path, database: Path) -> None:
+    """An admission configuration, its plugins' files and their kubeconfigs' certificates: all of it is needed."""
+    (root / "srv/adm").mkdir(parents=True)
+    more_flags(root, "--admission-control-config-file=/srv/adm/config.yaml")
+    (root / "srv/adm/config.yaml").write_text(
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\n"
+        "plugins: [{name: ImagePolicyWebhook, path: policy.yaml}]\n"
+    )
+    assert list(missing(root, database)) == ["/srv/adm/policy.yaml"]
+    (root / "srv/adm/policy.yaml").write_text(
+        "apiVersion: imagepolicy.k8s.io/v1alpha1\nimagePolicy: {kubeConfigFile: /srv/adm/kc.yaml}\n"
+    )
+    assert list(missing(root, database)) == ["/srv/adm/kc.yaml"]
+    (root / "srv/adm/kc.yaml").write_text(
+        "kind: Config\nclusters: [{name: a, cluster: {certificate-authority: ../pki/ca.crt}}]\n"
+        "users: [{name: a, user: {client-key: c4n4ry/in+the+wrong+field}}]\n"
+    )
+    found = missing(root, database)
+    assert len(found) == 2
+    assert "c4n4ry" not in str(found)
+    assert "client-key of /srv/adm/kc.yaml" in found
+
+
+def test_a_key_that_is_there_and_was_not_taken_is_no_external_authority(
+    root: Path, database: Path, tmp_path: Path
+) -> None:
+    """Left out by a setting, or behind a link that was not followed: what the node has, the backup lacks."""
+    live = Path(shutil.copytree(root, tmp_path / "live"))
+    (root / PKI / "etcd/ca.key").unlink()
+    assert list(missing(root, database, live)) == [f"/{PKI}/etcd/ca.key"]
+
+
+def test_no_snapshot_is_not_complete(root: Path) -> None:
+    """Where etcd is captured elsewhere, or left out, nothing is claimed of its keys."""
+    record = close(Evidence(Files(root), KUBEADM))
+    assert [(f.severity, f.subject) for f in record.findings] == [(Severity.WARN, "datastore")]
+
+
+def test_old_certificates_of_the_kubelet_do_not_count(root: Path, database: Path) -> None:
+    """What was renewed after a change of the authority lies about for ever: a warning. The current one counts."""
+    pki = root / "var/lib/kubelet/pki"
+    pki.mkdir()
+    Authority.make("kubernetes").issue(pki / "kubelet-client-old", "system:node:cp-1", ExtendedKeyUsageOID.CLIENT_AUTH)
+    (pki / "kubelet-client-old.pem").write_bytes((pki / "kubelet-client-old.crt").read_bytes())
+    (pki / "kubelet-client-old.crt").unlink()
+    (pki / "kubelet-client-old.key").unlink()
+    assert missing(root, database) == {}
+    assert "/var/lib/kubelet/pki/kubelet-client-old.pem" in warnings(root, database)
+    (pki / "kubelet-client-current.pem").symlink_to("kubelet-client-old.pem")
+    assert list(missing(root, database)) == ["/var/lib/kubelet/pki/kubelet-client-old.pem"]
+
+
+def test_another_cluster_in_the_same_etcd(root: Path, database: Path) -> None:
+    """Values below another prefix are another cluster's, and so are their keys."""
+    more_flags(root, "--etcd-prefix=/other")
+    (root / ENCRYPTION).write_text((root / ENCRYPTION).read_text().replace("key1", "key2"))
+    assert missing(root, database) == {}
+
+
+def test_a_key_in_a_block_scalar(root: Path, database: Path) -> None:
+    """A line break at the end of a base64 text is nothing to the API server."""
+    text = (root / ENCRYPTION).read_text()
+    (root / ENCRYPTION).write_text(
+        re.sub(r"- \{name: key1, secret: (\S+)\}", r"- name: key1\n        secret: |\n          \1", text)
+    )
+    assert "secret: |" in (root / ENCRYPTION).read_text()
+    assert missing(root, database) == {}
+
+
+@pytest.mark.parametrize("text", ["[" * 30_000 + "]" * 30_000, "- " * 30_000 + "x", "a: !!bool x", "a: !!timestamp x"])
+def test_yaml_that_would_end_the_process(root: Path, database: Path, text: str) -> None:
+    """Nested beyond the parser's stack, or with tags that its constructors stumble over: no YAML, and no more."""
+    (root / "etc/kubernetes/manifests/kube-scheduler.yaml").write_text(text)
+    (root / "etc/kubernetes/odd.conf").write_text(f"kind: Config\nx: {text}")
+    assert "/etc/kubernetes/manifests/kube-scheduler.yaml" in missing(root, database)
+
+
+def test_a_nul_in_a_flag_is_no_path(root: Path, database: Path) -> None:
+    """What no path can be is passed over."""
+    more_flags(root, '"--config=/a\\0b"')
+    assert set(missing(root, database, root)) <= {"/a\0b"}

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,8 @@ from edgedr.closure import Evidence, close
 from edgedr.errors import Damaged
 from edgedr.kinefile import KineFile
 from edgedr.model import Severity
+from edgedr.sources.base import TakePath
+from edgedr.sources.files import FilesSource
 from tests.lab import k3s
 from tests.lab.etcd import EtcdCluster
 
@@ -112,3 +115,31 @@ def test_a_database_that_is_none(node: k3s.K3sNode, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with KineFile(tmp_path / name) as file, pytest.raises(Damaged, match="not a whole database of kine"):
             file.sealed_with()
+
+
+def test_files_of_the_distribution_s_own_options(node: k3s.K3sNode) -> None:
+    """Credentials to a datastore, a token, a registry configuration: taken like flags' files, and missed likewise."""
+    config = node.at("/etc/rancher/k3s/config.yaml")
+    config.write_text(config.read_text() + "\nprivate-registry: /srv/registries.yaml\n")
+    assert list(missing(node)) == ["/srv/registries.yaml"]
+    node.write("/srv/registries.yaml", "mirrors: {}\n")
+    assert missing(node) == {}
+    items = FilesSource().capture(node.node())
+    assert "/srv/registries.yaml" in {str(item.path) for item in items if isinstance(item, TakePath)}
+
+
+def test_a_server_without_an_agent_has_no_node_password(node: k3s.K3sNode) -> None:
+    """Nothing is missed that this server never has."""
+    node.at("/etc/rancher/node/password").unlink()
+    config = node.at("/etc/rancher/k3s/config.yaml")
+    config.write_text(config.read_text() + "\ndisable-agent: true\n")
+    assert missing(node) == {}
+
+
+def test_a_seal_that_is_only_talked_about(node: k3s.K3sNode, tmp_path: Path) -> None:
+    """Without encryption at rest, a text that mentions a seal is no sealed value."""
+    node.at(f"{node.data_dir}/server/cred/encryption-config.json").unlink()
+    said = b"see k8s:enc:aescbc:v1:x: there"
+    with closing(sqlite3.connect(node.database)) as connection, connection:
+        connection.execute("UPDATE kine SET value = ? WHERE CAST(value AS TEXT) LIKE 'k8s:enc:%'", (said,))
+    assert missing(node) == {}

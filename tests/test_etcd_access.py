@@ -15,6 +15,7 @@ from edgedr.node.files import Files
 from edgedr.node.node import Node
 from edgedr.sources.etcd import EtcdSource, find_access
 from edgedr.steps import PlaceArtifact
+from tests.lab import k3s
 
 CONTENT = os.urandom(512 * 300)
 
@@ -152,3 +153,12 @@ def test_prove_checks_the_trailer(tmp_path: Path) -> None:
     assert [finding.severity for finding in prove(path)] == [Severity.BAD]
     assert [finding.severity for finding in prove(None)] == [Severity.BAD]
     assert prove(None, inventory(Status.MISSING)) == []
+
+
+def test_a_password_in_a_discovered_endpoint_is_left_out(tmp_path: Path) -> None:
+    """Fault 25: what stands before the host in k3s's datastore option is in no message."""
+    node = k3s.build(tmp_path / "node")
+    config = node.at("/etc/rancher/k3s/config.yaml")
+    config.write_text(config.read_text() + "\ndatastore-endpoint: https://u:c4n4ry@127.0.0.1:1\n")
+    access, _ = find_access(EtcdSource(), node.node())
+    assert access.endpoints == ("https://127.0.0.1:1",)

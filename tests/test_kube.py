@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from edgedr.errors import SourceError
 from edgedr.node.files import Files
 from edgedr.node.kube import Kube, KubeError, KubeSettings
 from edgedr.node.kubeconfig import KubeAccess, read_kubeconfig
@@ -178,7 +179,7 @@ class TestLists:
     def test_endless_answer(self, server: ApiServer, kube: Kube) -> None:
         """An answer that no page size makes small enough is given up, whatever its length, and others are not."""
         server.huge[CONFIGMAPS] = 1 << 40
-        assert failure(kube).message == "the API server's answer to /api/v1/configmaps is longer than 32 MiB"
+        assert failure(kube).message == "the API server's answer to /api/v1/configmaps is longer than 16 MiB"
         assert kube.every(SECRETS)
 
     def test_pages_in_a_circle(self, server: ApiServer, kube: Kube) -> None:
@@ -187,6 +188,45 @@ class TestLists:
         server.raw[CONFIGMAPS] = repr(circle).replace("'", '"').encode()
         assert "go round in a circle" in failure(kube).message
         assert len(server.requests) == 2
+
+    def test_the_same_objects_for_ever(self, pki: Path, clock: Clock) -> None:
+        """Nor is one whose tokens are new each time, but not what comes with them."""
+        with Endless(pki, lambda number: [thing("a"), thing("b")]) as server:
+            assert "go round in a circle" in failure(ask(server.url, pki, clock)).message
+            assert len(server.requests) == 2
+
+    @pytest.mark.parametrize("size", [0, 10])
+    def test_new_objects_for_ever(self, pki: Path, clock: Clock, size: int) -> None:
+        """A list without end ends at the deadline, whether its pages are empty or not; what is done with it counts."""
+
+        def take(_: dict[str, Any]) -> None:
+            clock.now += 0.1
+
+        again: list[int] = []
+        with Endless(pki, lambda number: [thing(f"{number}-{each}") for each in range(size)]) as server:
+            kube = ask(server.url, pki, clock, requests_per_second=10, deadline=timedelta(seconds=11))
+            with pytest.raises(KubeError, match="was not done within 11 s"):
+                kube.scan(CONFIGMAPS, take, lambda: again.append(1))
+            assert len(server.requests) == (11 if size else 110)
+            assert again == [1]
+            assert "was not done within 11 s" in failure(kube, SECRETS).message
+
+    def test_who_takes_may_end_it(self, server: ApiServer, kube: Kube) -> None:
+        """What is raised over an object goes to whoever asked, and no further page is asked for."""
+
+        def take(item: dict[str, Any]) -> None:
+            raise OverflowError(item["metadata"]["name"])
+
+        server.recording[CONFIGMAPS] = synthetic(1000)
+        with pytest.raises(OverflowError, match="object-000000"):
+            kube.scan(CONFIGMAPS, take, list)
+        assert len(server.requests) == 1
+
+    def test_a_small_list_that_is_not(self, server: ApiServer, pki: Path) -> None:
+        """What is held in memory as a whole has a bound."""
+        server.recording[CONFIGMAPS] = synthetic(10_001, size=10)
+        kube = ask(server.url, pki, page=5000)
+        assert failure(kube).message == f"the list of {CONFIGMAPS} has more than 10000 objects"
 
     def test_twenty_thousand(self, server: ApiServer, kube: Kube) -> None:
         """20,000 objects pass through in little more memory than one page takes, the server's included."""
@@ -382,6 +422,24 @@ class TestKinds:
     def test_two_groups_with_the_same_objects(self, kube: Kube) -> None:
         """Objects that two groups serve are not taken twice: events, for one."""
         assert [kind.name for kind in kube.kinds().listable if kind.plural == "events"] == ["events"]
+
+    @pytest.mark.parametrize("plural", ["t{}", "{}"])
+    def test_nobody_hides_a_kind(self, server: ApiServer, kube: Kube, plural: str) -> None:
+        """Who repeats the marks of ``apps`` in an earlier group, under other plurals or the same, hides nothing."""
+        before = {kind.name for kind in kube.kinds().listable}
+        version = {"groupVersion": "a.example/v1", "version": "v1"}
+        server.recording["/apis"]["groups"].insert(0, {"name": "a.example", "versions": [version]})
+        whole = [each for each in server.recording["/apis/apps/v1"]["resources"] if each.get("storageVersionHash")]
+        assert len(whole) >= 5
+        copied = [{**each, "name": plural.format(each["name"])} for each in whole]
+        server.recording["/apis/a.example/v1"] = {"kind": "APIResourceList", "resources": copied}
+        after = {kind.name for kind in ask(kube.server, server.pki).kinds().listable}
+        assert after == before | {f"{each['name']}.a.example" for each in copied}
+
+    def test_a_name_that_is_too_long(self, server: ApiServer, kube: Kube) -> None:
+        """A kind with a longer name than any that Kubernetes takes costs its group."""
+        server.recording["/apis/db.example.test/v1"]["resources"][0]["name"] = "x" * 254
+        assert [name for name, _ in kube.kinds().broken] == ["db.example.test/v1"]
 
     def test_broken_group(self, server: ApiServer, kube: Kube) -> None:
         """A broken APIService is named with why, and the rest is there."""
@@ -684,6 +742,46 @@ print([name for name in descriptors() if "memfd" in name])
         for kube in kubes:
             kube.get("/version")
         assert not [name for name in descriptors() if "memfd" in name]
+
+
+class TestUnusable:
+    """What stands for an API server whose kubeconfig cannot be used."""
+
+    def test_every_question_is_answered_with_why(self) -> None:
+        """Its error and its hint, at once, however often; and what was taken is forgotten as with any other error."""
+        clock = Clock()
+        kube = Kube.unusable(SourceError("/x.conf is no kubeconfig", hint="set another"))
+        forgotten: list[int] = []
+        for ask_it in (
+            kube.kinds,
+            lambda: kube.get("/version"),
+            lambda: kube.every(SECRETS),
+            lambda: kube.find(SECRETS),
+            lambda: kube.scan(SECRETS, list, lambda: forgotten.append(1)),
+            kube.kinds,
+        ):
+            with pytest.raises(KubeError) as caught:
+                ask_it()
+            assert (caught.value.message, caught.value.hint) == ("/x.conf is no kubeconfig", "set another")
+            assert caught.value.status is None
+        assert forgotten == [1]
+        assert clock.slept == []
+        assert kube._connection is None
+
+
+class Endless(ApiServer):
+    """Answers each question for ConfigMaps with a page that another follows."""
+
+    def __init__(self, pki: Path, make: Callable[[int], list[dict[str, Any]]]) -> None:
+        super().__init__(pki, recording())
+        self._make = make
+        self._page = 0
+
+    def answer(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
+        if path != CONFIGMAPS:
+            return super().answer(path, query)
+        self._page += 1
+        return 200, {**things(*self._make(self._page)), "metadata": {"continue": f"token-{self._page}"}}
 
 
 class TestShape:

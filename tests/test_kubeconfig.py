@@ -9,7 +9,7 @@ import yaml
 
 from edgedr.errors import SourceError
 from edgedr.node.files import Files
-from edgedr.node.kubeconfig import KubeAccess, is_kubeconfig, read_kubeconfig, referenced_files
+from edgedr.node.kubeconfig import KubeAccess, Reference, is_kubeconfig, read_kubeconfig, referenced_files, references
 from tests.lab import kubeadm
 
 PATH = "/etc/kubernetes/admin.conf"
@@ -97,6 +97,30 @@ def test_file_that_is_missing(tmp_path: Path) -> None:
     """A file that it names and that is not there is named."""
     user = {"client-certificate": "/x/client.crt", "client-key": "/x/client.key"}
     assert refused(tmp_path, config(user=user)).message == f"{PATH} names /x/client.crt, which is not there"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "CANARY-eyJhbGciOi",
+        "/CANARY",
+        "/CANARY+a/b",
+        "/a/CANARY==",
+        "/a/b\nCANARY",
+        "/a/\x1b[2JCANARY",
+        "-----BEGIN PRIVATE KEY-----\nCANARY",
+        f"/a/{'b' * 300}CANARY",
+        "../CANARY/key",
+    ],
+)
+@pytest.mark.parametrize("field", ["client-key", "tokenFile"])
+def test_a_secret_in_the_place_of_a_path_is_not_shown(tmp_path: Path, field: str, value: str) -> None:
+    """Somebody put the key or token itself where its file belongs: the field is named, its value is not."""
+    certificate = {"client-certificate-data": data("CERT")} if field == "client-key" else {}
+    error = refused(tmp_path, config(user={field: value, **certificate}))
+    assert error.message == f"{PATH} names a file for {field}, which is not there"
+    (reference,) = references(yaml.safe_dump(config(user={field: value})), PATH)
+    assert (reference.field, reference.shown) == (field, f"a file for {field}")
 
 
 def test_absent(tmp_path: Path) -> None:
@@ -203,7 +227,20 @@ def test_referenced_files() -> None:
     assert referenced_files(yaml.safe_dump(config()), PATH) == []
 
 
+def test_references() -> None:
+    """Of each file that is named: in which field, where it is, and whether its path was written in full."""
+    user = {"client-certificate": "/a/c.pem", "client-key": "k/../k.pem", "tokenFile": 7}
+    found = references(yaml.safe_dump(config({"certificate-authority-data": None}, user)), PATH)
+    assert found == [
+        Reference("client-certificate", "/a/c.pem", is_absolute=True),
+        Reference("client-key", "/etc/kubernetes/k.pem", is_absolute=False),
+        Reference("tokenFile", "/etc/kubernetes/7", is_absolute=False),
+    ]
+    assert [each.shown for each in found] == ["/a/c.pem", "a file for client-key", "a file for tokenFile"]
+
+
 @pytest.mark.parametrize("text", ["", "3", "[3]", "a: b: c", "clusters: 3", "users: [3]", "[" * 10_000])
 def test_referenced_files_of_nonsense(text: str) -> None:
     """What cannot be read names nothing."""
     assert referenced_files(text, PATH) == []
+    assert references(text, PATH) == []

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedr import kubernetes_yaml
-from edgedr.kubernetes_yaml import ACCOUNT_KINDS, ObjectCounter, cleaned, is_account_kind, remarks, written
+from edgedr.kubernetes_yaml import ACCOUNT_KINDS, ObjectCounter, cleaned, is_account_kind, named, remarks, written
 from edgedr.node.kube import Kind
 from tests.lab.apiserver import recording
 
@@ -106,6 +107,107 @@ def test_the_same_value_twice_is_written_twice() -> None:
     """No aliases: each object can be taken out of the document as it stands."""
     shared = {"a": [1, 2]}
     assert written({"x": shared, "z": shared}) == "x:\n  a:\n  - 1\n  - 2\nz:\n  a:\n  - 1\n  - 2\n"
+
+
+@pytest.mark.usefixtures("dumper")
+def test_the_order_of_keys_is_ours() -> None:
+    """However a server orders its keys, the document is the same, and begins with what one looks for."""
+    container = {"ports": [{"protocol": "TCP", "containerPort": 80}], "image": "nginx", "name": "web"}
+    spec = {
+        "template": {"spec": {"containers": [container]}, "metadata": {"labels": {"b": "2", "a": "1"}}},
+        "replicas": 1,
+    }
+    metadata = {"labels": {"z": "1", "app": "web"}, "annotations": {"note": "x"}, "namespace": "team", "name": "web"}
+    item = {"spec": spec, "metadata": metadata, "immutable": True, "kind": "Deployment", "apiVersion": "apps/v1"}
+
+    def turned(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: turned(value[key]) for key in reversed(value)}
+        return [turned(each) for each in value] if isinstance(value, list) else value
+
+    assert written(cleaned(item)) == written(cleaned(turned(item)))
+    assert written(cleaned(item)) == (
+        "apiVersion: apps/v1\nkind: Deployment\n"
+        'metadata:\n  name: web\n  namespace: team\n  annotations:\n    note: x\n  labels:\n    app: web\n    z: "1"\n'
+        'spec:\n  replicas: 1\n  template:\n    metadata:\n      labels:\n        a: "1"\n        b: "2"\n    spec:\n'
+        "      containers:\n      - name: web\n        image: nginx\n        ports:\n"
+        "        - containerPort: 80\n          protocol: TCP\n"
+        "immutable: true\n"
+    )
+    many = {"b": [0] * 200_000, "a": 1}
+    assert written({**item, "data": many}) == written({"data": turned(many), **turned(item)})
+
+
+def test_the_order_of_keys_may_be_kept() -> None:
+    """What was put into an order by us stays in it."""
+    assert written({"b": {"d": 1, "c": 2}, "a": 3}, as_given=True) == "b:\n  d: 1\n  c: 2\na: 3\n"
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        [1] * 150_000,
+        [[]] * 110_000,
+        dict.fromkeys(map(str, range(110_000)), None),
+        ['a\x7f\x80\x85\x9f\xa0\u2028\u2029\ufeff\ufffd\ufffe\uffff\U0001f600\n\x00\\/"'] * 110_000,
+        {"k" * 1000: [1.5, -1, True, None, "---"] * 21_000},
+    ],
+    ids=["integers", "empty", "keys", "signs", "mixed"],
+)
+def test_many_values_are_few_lines(many: Any) -> None:
+    """An object of hundreds of thousands of values is written in one line, is read as it was, and counted."""
+    item = an_object(spec=many)
+    text = written(item)
+    assert text.count("\n") == 1
+    assert yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) == item
+    counter = counted(document(item, an_object(), item))
+    assert (counter.objects, counter.problem) == (3, None)
+
+
+def test_many_values_take_little_memory() -> None:
+    """A megabyte of integers is no half a gigabyte of nodes."""
+    item = an_object(spec=[1] * 500_000)
+    tracemalloc.start()
+    try:
+        written(item)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 << 20
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"spec": {"k" * 2000: [1] * 200_000}},
+        {"spec": "\x07" * (20 << 20)},
+        {"spec": ["\x7f" * 60] * 110_000},
+    ],
+    ids=["key", "escapes", "more-escapes"],
+)
+def test_what_could_not_be_counted_is_not_written(item: dict[str, Any]) -> None:
+    """What no reader takes back, or only with too much memory, is refused before it is written."""
+    with pytest.raises(ValueError, match=r"nested|large"):
+        written(an_object(**item))
+
+
+@pytest.mark.parametrize("depth", [50, 200, 300, 320, 400, 600, 900, 990])
+@pytest.mark.parametrize("inner", [1, [1] * 110_000], ids=["few", "many"])
+def test_what_is_written_can_be_counted(depth: int, inner: Any) -> None:
+    """However deep an object is, it is refused, or it is found again."""
+    for _ in range(depth):
+        inner = {"a": inner}
+    try:
+        data = document(an_object(spec=inner))
+    except ValueError:
+        return
+    assert (counted(data).objects, counted(data).problem) == (1, None)
+
+
+def test_a_name_has_its_length() -> None:
+    """What an object is called fits into a message, whatever it is called."""
+    item = {"metadata": {"name": "n" * 1_000_000, "namespace": "a\nb"}}
+    assert named(item) == f"a b/{'n' * 316}…"
 
 
 def test_what_is_nested_too_deeply_is_refused() -> None:

@@ -1,10 +1,13 @@
 """Layouts: which distribution runs here, where it keeps what, and what its parts were told."""
 
-from dataclasses import fields
+import json
+from dataclasses import fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from edgedr.errors import SourceError
 from edgedr.layouts import K3S, KUBEADM, LAYOUTS, RKE2, UNKNOWN, Datastore, Essential, Layout, LayoutSettings
 from edgedr.node.components import (
     Component,
@@ -15,9 +18,14 @@ from edgedr.node.components import (
     distribution_options,
     sqlite_database,
 )
+from edgedr.node.etcd_members import Member, Survey
 from edgedr.node.files import Files
-from edgedr.wiring import find_layout
+from edgedr.node.kube import Kube, KubeSettings
+from edgedr.sources.etcd import EtcdSource
+from edgedr.sources.table import SourceTable
+from edgedr.wiring import find_layout, on_duty, open_kube, own_member
 from tests.lab import k3s, kubeadm
+from tests.lab.etcd import free_port
 from tests.lab.k3s import K3sNode
 
 UNIT = "/etc/systemd/system/k3s.service"
@@ -295,3 +303,91 @@ def test_flags_that_k3s_passes_on_are_read(server: K3sNode) -> None:
     assert apiserver.flag("v") == "4"
     assert component(files, found(server), "etcd") == Component("etcd", UNIT, (("x", "y"),))
     assert component(files, found(server), "kubelet") is None
+
+
+def _kubeconfig(server: str = "https://10.77.0.21:6443") -> str:
+    config = {
+        "kind": "Config",
+        "current-context": "x",
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+        "clusters": [{"name": "x", "cluster": {"server": server}}],
+        "users": [{"name": "x", "user": {"token": "t0ken"}}],
+    }
+    return json.dumps(config)
+
+
+@pytest.mark.parametrize("broken", ["", "\t", "kind: Config\n", _kubeconfig("http://plain:6443")])
+def test_a_kubeconfig_of_the_layout_that_cannot_be_used(server: K3sNode, broken: str) -> None:
+    """The next one is taken; with none that is of use there is no API server, and no error: closure names the file."""
+    first, second = K3S.kubeconfig
+    server.write(second, _kubeconfig())
+    server.write(first, _kubeconfig("https://10.77.0.20:6443"))
+    files = Files(server.root)
+    assert _server(open_kube(files, K3S, KubeSettings())) == "https://10.77.0.20:6443"
+    server.write(first, broken)
+    assert _server(open_kube(files, K3S, KubeSettings())) == "https://10.77.0.21:6443"
+    server.write(second, broken)
+    assert open_kube(files, K3S, KubeSettings()) is None
+    for path in (first, second):
+        server.at(path).unlink()
+    assert open_kube(files, K3S, KubeSettings()) is None
+
+
+def test_a_kubeconfig_of_the_settings_is_the_only_one(server: K3sNode) -> None:
+    """It is taken before the layout's; where it cannot be used none of the layout's is, for it may be another's."""
+    for path in K3S.kubeconfig:
+        server.write(path, _kubeconfig())
+    server.write("/srv/own.yaml", _kubeconfig("https://10.77.0.22:6443"))
+    files = Files(server.root)
+    assert _server(open_kube(files, K3S, KubeSettings(kubeconfig="/srv/own.yaml"))) == "https://10.77.0.22:6443"
+    lost = open_kube(files, K3S, KubeSettings(kubeconfig="/srv/none.yaml"))
+    assert lost is not None
+    with pytest.raises(SourceError, match=r"/srv/none\.yaml"):
+        lost.get("/version")
+
+
+def _server(kube: Kube | None) -> str | None:
+    return kube.server if kube else None
+
+
+def _member(id_: str, name: str) -> Member:
+    return Member(id_, name, (), (), learner=False)
+
+
+def test_the_own_member_of_a_k3s_node(tmp_path: Path) -> None:
+    """k3s keeps its member's name in a file; a node whose file is gone or empty is no member, unnamed ones neither."""
+    node = k3s.build(tmp_path / "node", datastore="etcd")
+    assert K3S.etcd_name is not None
+    seen = Survey((), members=(_member("a", ""), _member("b", "server-2-5f6a7b8c"), _member("c", "server-1-1a2b3c4d")))
+    node.write(K3S.etcd_name, "server-1-1a2b3c4d\n")
+    assert own_member(node.node(), seen) == "c"
+    for other in ("server-3-00000000", "", "\n"):
+        node.write(K3S.etcd_name, other)
+        assert own_member(node.node(), seen) is None
+    node.at(K3S.etcd_name).unlink()
+    assert own_member(node.node(), seen) is None
+
+
+def test_the_own_member_of_a_node_with_a_static_pod(tmp_path: Path) -> None:
+    """The flag of etcd's static pod names it, also where a member without a name was listed first."""
+    root = kubeadm.unpack(tmp_path / "node")
+    seen = Survey((), members=(_member("a", ""), _member("b", "cp-1"), _member("c", "cp-2")))
+    assert own_member(kubeadm.node(root), seen) == "b"
+    (root / "etc/kubernetes/manifests/etcd.yaml").unlink()
+    assert own_member(kubeadm.node(root), seen) is None
+
+
+@pytest.mark.parametrize("what", ["certificate", "authority", "manifest", "server"])
+def test_a_node_that_cannot_ask_etcd_captures(tmp_path: Path, what: str) -> None:
+    """Certificates that cannot be used, a manifest that is none, nobody who answers: the source will say why."""
+    root = kubeadm.unpack(tmp_path / "node")
+    if what == "certificate":
+        for stem in ("apiserver-etcd-client", "etcd/healthcheck-client", "etcd/server"):
+            (root / f"etc/kubernetes/pki/{stem}.key").write_text("no key")
+    elif what == "authority":
+        (root / "etc/kubernetes/pki/etcd/ca.crt").unlink()
+    elif what == "manifest":
+        (root / "etc/kubernetes/manifests/etcd.yaml").write_text("kind: ConfigMap\n")
+    etcd = EtcdSource(endpoints=() if what == "manifest" else (f"https://127.0.0.1:{free_port()}",))
+    node = replace(kubeadm.node(root), now=datetime(2026, 11, 24, tzinfo=UTC))
+    assert on_duty(node, SourceTable(etcd=etcd)).elsewhere is None

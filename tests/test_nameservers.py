@@ -12,6 +12,8 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdata
+import dns.rdatatype
 import dns.rrset
 import dns.tsig
 import pytest
@@ -19,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedr.credentials import Secret
+from edgedr.node import zonefile
 from edgedr.node.nameservers import ALGORITHMS, Nameserver, TransferError, TransferKey, transfer
 from edgedr.node.zonefile import Zone, read_zone, zone_name
 from tests.lab.etcd import free_port
@@ -254,6 +257,71 @@ def test_records_of_elsewhere_are_left_out_and_counted() -> None:
     assert (got.records, got.outside) == (2, 1)
     assert "elsewhere" not in got.text
     assert read_zone(got.text, "odd.test").records == 2
+
+
+def in_wire(query: Any, *records: tuple[str, int, bytes]) -> dns.message.Message:
+    """Answer with records as bytes: each an owner, a type, and a content that no zone file may have."""
+    response = rows(query, soa())
+    for owner, kind, content in records:
+        record = dns.rdata.from_wire("IN", dns.rdatatype.RdataType(kind), content, 0, len(content))
+        name = dns.name.from_text(owner, dns.name.from_text("odd.test."))
+        response.answer.append(dns.rrset.from_rdata(name, 60, record))
+    response.answer.append(response.answer[0])
+    return response
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("DS", b"\0\1\x08\5"),
+        ("CDS", b"\0\1\x08\5"),
+        ("DLV", b"\0\1\x08\5"),
+        ("DNSKEY", b"\1\0\3\x08"),
+        ("CDNSKEY", b"\1\0\3\x08"),
+        ("SSHFP", b"\1\7"),
+        ("OPENPGPKEY", b""),
+        ("DHCID", b""),
+        ("KEY", b"\xc0\0\3\0" + b"\xff" * 16),
+        ("HIP", b"\0\2\0\0"),
+    ],
+)
+def test_what_the_library_cannot_read_again_is_written_as_bytes(kind: str, content: bytes) -> None:
+    """An empty digest or key is no zone file that it wrote itself: such a record is written as RFC 3597 has it."""
+    of = dns.rdatatype.from_text(kind)
+    with OddNameserver(lambda q: [in_wire(q, ("x", of, content), ("y", 1, bytes(4)))]) as odd:
+        got = ask(odd.server, "odd.test")
+    assert read_zone(got.text, "odd.test") == got
+    assert got.records == 3
+    (line,) = [line for line in got.text.splitlines() if line.startswith("x ")]
+    assert line.split()[3:] == [kind, "\\#", str(len(content)), *filter(None, [content.hex()])]
+    assert " A      0.0.0.0\n" in got.text
+
+
+def test_records_that_cannot_stand_together_are_no_zone() -> None:
+    """A zone that would not load on the bad day is not stored as one today."""
+    with OddNameserver(lambda q: [rows(q, soa(), "x CNAME y.odd.test.", "x A 192.0.2.1", soa())]) as odd:
+        error = refusal(odd.server, "odd.test")
+    assert error.message.endswith(
+        ": written down, it is not a zone file: CNAME rdataset is not compatible with a regular data node"
+    )
+    assert not error.silent
+    assert not error.stalled
+
+
+def test_a_record_that_no_file_can_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither form of it is read as it was sent: its type is said."""
+    monkeypatch.setattr(zonefile, "_reads_as", lambda record, text: record.rdtype != dns.rdatatype.DS)
+    of = dns.rdatatype.DS
+    with OddNameserver(lambda q: [in_wire(q, ("x", of, b"\0\1\x08\5"))]) as odd:
+        assert refusal(odd.server, "odd.test").message.endswith(": it has a DS record that no zone file can have")
+
+
+def test_what_began_and_stalled_is_told() -> None:
+    """A server that sends something and then nothing is another matter than one that never answers."""
+    with OddNameserver(lambda q: [rows(q, soa(), *bulk(3))], hold=True) as odd:
+        error = refusal(odd.server, "odd.test", seconds=0.5)
+    assert error.message.endswith("the server had not sent all of it within 0.5 s")
+    assert (error.silent, error.stalled) == (False, True)
 
 
 def test_a_record_that_comes_twice_is_one() -> None:

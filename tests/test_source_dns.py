@@ -288,6 +288,29 @@ def test_a_server_that_hangs_is_waited_for_once(knot: RealNameserver, root: Path
     assert counts(items)["zones"] == 1
 
 
+def test_a_server_that_stalls_is_waited_for_twice(knot: RealNameserver, root: Path) -> None:
+    """It begins each zone, and ends none: one may be odd, but a hundred must not cost a hundred deadlines."""
+
+    def begin(query: Any) -> list[dns.message.Message]:
+        response = dns.message.make_response(query)
+        name = query.question[0].name
+        soa = dns.rrset.from_text(name, 60, "IN", "SOA", "ns.b.test. hostmaster.b.test. 1 7200 3600 1209600 300")
+        response.answer = [soa]
+        return [response]
+
+    zones = [f"z{number}.test" for number in range(100)]
+    with OddNameserver(begin, hold=True) as odd:
+        stalling = with_key(odd.server, *zones, key=None, secret=None, deadline=timedelta(seconds=0.4))
+        items = captured(root, stalling, with_key(knot.server, "example.test"))
+        assert len(odd.questions) == 2
+    reasons = lacking(items)
+    assert len(reasons) == 100
+    assert reasons[1] == f"zone z1.test. did not come from {odd.server}: the server had not sent all of it within 0.4 s"
+    either = "it did not come to an end with z0.test. and z1.test. either"
+    assert reasons[2] == f"zone z2.test. was not asked for at {odd.server}: {either}"
+    assert counts(items)["zones"] == 1
+
+
 def test_a_transfer_that_is_cut_is_no_zone(knot: RealNameserver, root: Path) -> None:
     """Half a zone is not stored as one; the server is asked for its other zones all the same."""
     with OddNameserver(lambda q: [b"\x02\x00" + b"\0" * 100]) as odd:
@@ -450,6 +473,42 @@ def test_an_odd_config_map_is_no_bug(root: Path) -> None:
     assert documents(items) or lacking(items)
 
 
+def test_one_odd_config_map_costs_only_itself(root: Path) -> None:
+    """The others are there, and that one is not is said."""
+    deep: Any = "x"
+    for _ in range(400):
+        deep = [deep]
+    maps = [config_map("coredns", {"Corefile": COREFILE}), config_map("coredns-odd", {"x": deep})]
+    with api_server({CONFIG_MAPS: maps}) as kube:
+        items = captured(root, layout=KUBEADM, kube=kube)
+    assert [each["metadata"]["name"] for each in yaml.safe_load_all(documents(items)["dns/coredns.yaml"])] == [
+        "coredns"
+    ]
+    assert lacking(items) == ["CoreDNS: 1 objects of it are malformed, too large, or nested too deeply"]
+
+
+@pytest.mark.parametrize(("count", "size", "kept"), [(100, 10, 64), (12, 1 << 20, 7)])
+def test_what_is_held_in_memory_has_a_bound(root: Path, count: int, size: int, kept: int) -> None:
+    """Whoever may write to kube-system cannot fill the memory with Corefiles, nor others with Deployments."""
+    maps = [config_map(f"coredns-{number:03}", {"Corefile": "x" * size}) for number in range(count)]
+    deployments = [deployment(f"edns-{number:03}", f"--txt-owner-id={'x' * size}") for number in range(count)]
+    with api_server({CONFIG_MAPS: maps, DEPLOYMENTS: deployments}) as kube:
+        items = captured(root, layout=KUBEADM, kube=kube)
+    assert len(list(yaml.safe_load_all(documents(items)["dns/coredns.yaml"]))) == kept
+    more = "objects of it are more than 64, or 8 MiB"
+    assert lacking(items)[0] == f"CoreDNS: {count - kept} {more}"
+    assert re.fullmatch(rf"external-dns: \d+ {more}", lacking(items)[1])
+
+
+def test_references_are_not_followed_into_a_flood(root: Path) -> None:
+    """A few bytes that stand for many, many times: such a Deployment is not read, and that is said."""
+    flood = deployment("flood", f"--txt-owner-id={'$(A)' * 10_000}", env=[{"name": "A", "value": "x" * 100_000}])
+    with api_server({DEPLOYMENTS: [flood, deployment("one", "--txt-owner-id=a")]}) as kube:
+        items = captured(root, layout=KUBEADM, kube=kube)
+    assert lacking(items) == ["external-dns: 1 objects of it are malformed, too large, or nested too deeply"]
+    assert facts(items)["external-dns owner"] == "a (dns/one, policy sync)"
+
+
 def test_who_owns_which_records_is_known(root: Path) -> None:
     """The flags of each external-dns that decide what it owns, from its command line or environment; no others."""
     environment = [
@@ -496,6 +555,9 @@ def test_who_owns_which_records_is_known(root: Path) -> None:
             },
         },
     }
+    assert list(yaml.safe_load(text)["dns/two"]["flags"]) == [
+        "txt-owner-id", "txt-prefix", "txt-encrypt-aes-key", "policy", "domain-filter",
+    ]  # fmt: skip
     assert "CANARY" not in repr(items)
     assert warnings(items) == []
     assert max(map(len, text.splitlines())) <= 80

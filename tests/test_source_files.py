@@ -144,3 +144,35 @@ def test_a_changed_hard_link_is_found(tmp_path: Path) -> None:
     link.write_bytes(b"other!")
     findings = {finding.subject: finding.severity for finding in restored.findings(FilesSource())}
     assert findings == {"/etc/kubernetes/b": Severity.BAD, "files": Severity.GOOD}
+
+
+def test_a_reference_that_leads_upwards_stops_nothing(root: Path) -> None:
+    """A kubeconfig beside others names a file above itself: it is taken by its real path."""
+    (root / "etc/kubernetes/webhook").mkdir()
+    (root / "etc/kubernetes/webhook/kc.yaml").write_text(
+        "kind: Config\nclusters: [{name: a, cluster: {certificate-authority: ../../webhook-ca.crt}}]\n"
+    )
+    (root / "etc/webhook-ca.crt").write_bytes(b"c")
+    flag(root, "--authentication-token-webhook-config-file=/etc/kubernetes/webhook/kc.yaml")
+    assert "/etc/webhook-ca.crt" in paths(captured(root))
+
+
+def test_what_an_upgrade_left_is_not_taken(root: Path) -> None:
+    """Old etcd data that kubeadm keeps there, 64 MB a file, is no configuration."""
+    (root / "etc/kubernetes/tmp/kubeadm-backup-etcd").mkdir(parents=True)
+    (root / "etc/kubernetes/tmp/kubeadm-backup-etcd/0.wal").write_bytes(b"w")
+    assert not [path for path in paths(captured(root)) if path.startswith("/etc/kubernetes/tmp")]
+
+
+def test_files_that_a_pod_takes_of_the_node(root: Path) -> None:
+    """A host path that is a file is configuration, whatever its flags look like; a log is not."""
+    for name in ("srv/lb/haproxy.cfg", "var/log/lb.log"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    (root / "etc/kubernetes/manifests/lb.json").write_text(
+        '{"metadata": {"name": "lb"}, "spec": {"containers": [{"command": ["haproxy", "-f", "/lb.cfg"]}], "volumes": ['
+        '{"name": "c", "hostPath": {"path": "/srv/lb/haproxy.cfg"}}, {"hostPath": {"path": "/var/log/lb.log"}}]}}'
+    )
+    found = paths(captured(root))
+    assert "/srv/lb/haproxy.cfg" in found
+    assert "/var/log/lb.log" not in found

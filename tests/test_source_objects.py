@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from edgedr.errors import SourceError
+from edgedr.errors import SourceError, StorageError
 from edgedr.kubernetes_yaml import cleaned
 from edgedr.layouts import UNKNOWN
-from edgedr.model import Finding, Severity
+from edgedr.model import Bytes, Finding, Severity
 from edgedr.node.kube import Kube, KubeSettings
 from edgedr.node.kubeconfig import read_kubeconfig
 from edgedr.node.node import Node
@@ -295,6 +295,113 @@ class Memory:
         self.size = 0
 
 
+class Floored:
+    """A spool on a file system that is nearly full: beyond ``floor`` bytes it takes nothing more, until it restarts."""
+
+    def __init__(self, floor: int) -> None:
+        self.floor = floor
+        self.data = b""
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        if self.size + len(data) > self.floor:
+            raise StorageError("cannot write members: 1 MiB left there, 2 MiB are kept free")
+        self.data += data
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def restart(self) -> None:
+        self.data = b""
+
+
+def pumped(source: ObjectsSource, node: Node, floor: int) -> tuple[tuple[Captured, ...], dict[str, bytes]]:
+    """Capture into such a spool for each document."""
+    items: list[Captured] = []
+    written: dict[str, bytes] = {}
+    for item in source.capture(node):
+        items.append(item)
+        if isinstance(item, Listing):
+            spool = Floored(floor)
+            item.pump(spool)
+            written[item.member] = spool.data
+    return tuple(items), written
+
+
+def test_a_disk_that_is_nearly_full_costs_the_large_kinds(node: Node, server: ApiServer) -> None:
+    """What does not leave enough free for others is lacking, with the reason; nothing is raised that ends a run."""
+    server.recording[CONFIGMAPS] = synthetic(2000)
+    items, written = pumped(ObjectsSource(), node, 1 << 20)
+    (reason,) = reasons(items)
+    assert reason == "configmaps: cannot write members: 1 MiB left there, 2 MiB are kept free"
+    assert written["kubernetes/configmaps.yaml"].startswith(b"# configmaps: could not be read: cannot write members")
+    assert b"# end of services: 60 objects\n" in written["kubernetes/services.yaml"]
+    assert counts(items)["objects"] == 556 - 35
+    assert "objects in kubernetes/configmaps.yaml" not in {item.key for item in items if isinstance(item, Fact)}
+
+
+def test_a_disk_that_is_full_is_a_missing_source(node: Node, server: ApiServer) -> None:
+    """Not even what is lacking can be written down: the source is missing, and no list was asked for."""
+    with pytest.raises(SourceError, match="no kind could be read: cannot write members"):
+        pumped(ObjectsSource(), node, 0)
+    assert not [path for path in server.requests if "limit=" in path]
+
+
+def test_what_does_not_fit_is_one_lost_kind(capture: Callable[..., Restored], server: ApiServer) -> None:
+    """``max_bytes`` is for all documents together; the kind beyond it gives its room back to those after it."""
+    server.recording[CONFIGMAPS] = synthetic(2000)
+    restored = capture(max_bytes=Bytes(2 << 20))
+    assert reasons(restored.items) == [
+        "configmaps: does not fit into the 2 MiB that all documents may have; raise [sources.objects] max_bytes"
+    ]
+    assert text_of(restored, "configmaps.yaml").startswith("# configmaps: could not be read: does not fit")
+    assert counts(restored.items)["objects"] == 556 - 35
+    assert len(named(restored, "services.yaml")) == 60
+    assert {finding.severity for finding in restored.findings(ObjectsSource())} == {Severity.GOOD}
+    assert reasons(capture(max_bytes=Bytes(16 << 20)).items) == []
+
+
+def test_a_list_that_begins_anew_takes_its_room_once(root: Path, server: ApiServer, tmp_path: Path) -> None:
+    """What was forgotten after 410 does not count."""
+    server.recording[CONFIGMAPS] = synthetic(1500)
+    server.expire[CONFIGMAPS] = 2
+    source = ObjectsSource(max_bytes=Bytes(3 << 20))
+    assert reasons(restore(source, asking(root, server, page=1000), tmp_path / "restored").items) == []
+
+
+def test_an_unusable_kubeconfig_is_a_missing_source(root: Path) -> None:
+    """The reason is the kubeconfig's, with its hint."""
+    kube = Kube.unusable(SourceError("/x.conf is no kubeconfig", hint="set another"))
+    with pytest.raises(SourceError, match=r"/x\.conf is no kubeconfig") as caught:
+        list(ObjectsSource().capture(dataclasses.replace(kubeadm.node(root), kube=kube)))
+    assert caught.value.hint == "set another"
+
+
+@pytest.mark.parametrize("length", [200, 201, 253])
+def test_a_kind_with_a_long_name_has_a_document(
+    capture: Callable[..., Restored], server: ApiServer, length: int
+) -> None:
+    """Its name is one that every file system takes, and that no other kind has, though they begin alike."""
+    group = "g" * (length - 62) + ".test"
+    for number in range(3):
+        api = f"{group[:-1]}{number}/v1"
+        version = {"groupVersion": api, "version": "v1"}
+        server.recording["/apis"]["groups"].append({"name": api[:-3], "versions": [version]})
+        resource = {"name": "p" * 56, "kind": "P", "namespaced": False, "verbs": ["list"]}
+        server.recording[f"/apis/{api}"] = {"kind": "APIResourceList", "resources": [resource]}
+        listed = {"apiVersion": api, "kind": "PList", "items": [{"metadata": {"name": f"of-{number}"}}]}
+        server.recording[f"/apis/{api}/{'p' * 56}"] = listed
+    restored = capture()
+    found = [path.name for path in (restored.root / ".edgedr/kubernetes").glob("ppp*")]
+    assert len(found) == 3
+    assert max(map(len, found)) <= 225
+    assert {name for each in found for name in named(restored, each)} == {"of-0", "of-1", "of-2"}
+
+
 def test_a_server_that_is_down_is_a_missing_source(root: Path) -> None:
     """Nothing at all could be had: the source is missing, with the reason."""
     with ApiServer(root / "etc/kubernetes/pki") as server:
@@ -347,7 +454,7 @@ def test_an_odd_object_costs_only_itself(capture: Callable[..., Restored], serve
     assert names.split(", ") == [
         f"a/odd{what} of certs.cert.example.test" for what in (" owner", "-annotations", "-depth")
     ]
-    assert why == "malformed, or nested too deeply to be written as YAML"
+    assert why == "malformed, too large, or nested too deeply to be written as YAML"
 
 
 def test_a_kind_with_a_hostile_name_stays_outside(capture: Callable[..., Restored], server: ApiServer) -> None:

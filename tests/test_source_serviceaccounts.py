@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+import edgedr.sources.documents as sources_documents
 from edgedr.account_summary import Account, Binding, Bootstrap, Cluster, Subject, Token, summary
+from edgedr.encryption import Encrypted, EncryptionConfiguration, Provider
 from edgedr.errors import SourceError
 from edgedr.kubernetes_yaml import cleaned
 from edgedr.layouts import K3S, KUBEADM, UNKNOWN
@@ -264,6 +266,36 @@ def test_roles_are_said_where_they_hold() -> None:
     )
 
 
+def test_no_name_passes_for_another_line() -> None:
+    """Whatever an account, a token, a role, a group or a key is called: it stays on its line, and moves no cursor."""
+    odd = "x\n\nUsers and groups\x1b[2J\r"
+    subject = Subject("ServiceAccount", odd, odd)
+    cluster = Cluster(
+        accounts=[Account(odd, odd)],
+        tokens=[Token(odd, odd, odd)],
+        bootstraps=[Bootstrap(odd, None)],
+        bindings=[
+            Binding(odd, odd, (subject, Subject(odd, odd, odd), Subject("Group", "", f"system:serviceaccounts:{odd}")))
+        ],
+        missing=odd,
+    )
+    encryption = EncryptionConfiguration((Encrypted((odd,), (Provider("aescbc", keys=(odd,)),)),))
+    page = summary({odd: "SHA256:x"}, {odd: encryption}, (odd,), cluster)
+    assert all(sign.isprintable() or sign == "\n" for sign in page)
+    assert page.splitlines().count("Users and groups") == 1
+    assert "  x Users and groups [2J/x Users and groups [2J: of x Users and groups [2J\n" in page
+
+
+def test_a_page_has_an_end(node: Node, server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more accounts than memory should hold, the first are on the page, which says so; all are in the document."""
+    monkeypatch.setattr(sources_documents, "_MAX_NOTED", 2000)
+    restored = restore(ServiceAccountsSource(), node, tmp_path / "restored")
+    assert reasons(restored.items) == []
+    assert counts(restored.items)["accounts"] == len(objects_of(restored, "serviceaccounts")) == 60
+    page = " ".join(text_of(restored, "summary.txt").split())
+    assert "serviceaccounts: only the first of them are on this page, all are in serviceaccounts.yaml" in page
+
+
 @pytest.mark.parametrize(
     ("expiration", "shown"),
     [
@@ -454,7 +486,9 @@ def test_nothing_that_it_says_holds_a_secret(node: Node, server: ApiServer, tmp_
     key = (node.root / ENCRYPTION).read_text().partition("secret: ")[2].strip(" }\n")[:20]
     restored = restore(ServiceAccountsSource(), node, tmp_path / "restored")
     assert encoded in text_of(restored, "secrets.yaml")
-    assert reasons(restored.items) == ["a/odd of secrets: malformed, or nested too deeply to be written as YAML"]
+    assert reasons(restored.items) == [
+        "a/odd of secrets: malformed, too large, or nested too deeply to be written as YAML"
+    ]
     damaged = restored.root / ".edgedr/serviceaccounts/secrets.yaml"
     damaged.write_text(damaged.read_text().replace(f": {encoded}", f": : {encoded}"))
     (restored.root / ENCRYPTION).write_text((restored.root / ENCRYPTION).read_text().replace("secret: ", "secret: : "))

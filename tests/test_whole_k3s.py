@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -96,7 +97,9 @@ def test_sqlite_while_it_is_written(on_sqlite: tuple[Operator, k3s.K3sNode]) -> 
 def test_an_unchanged_node_ships_next_to_nothing(on_sqlite: tuple[Operator, k3s.K3sNode]) -> None:
     """The second backup of a k3s node that stands still is under 10 kB in all."""
     operator, _ = on_sqlite
-    document(operator, "backup")
+    said, _ = operator.run("backup")
+    assert re.search(r"^sqlite           \d+\.\d+ kB  revision \d+, \d+ keys$", said, re.MULTILINE)
+    assert re.search(r"^closure          complete", said, re.MULTILINE)
     found = document(operator, "backup")
     assert sum(path.stat().st_size for path in operator.repository.rglob(f"*/{found['id']}/*")) < 10_000
 

@@ -111,7 +111,7 @@ def summary(
     lines = [*_title("Service accounts and credentials", "=")]
     lines += _node(signing_keys, encryption, issuers)
     if cluster.missing is not None:
-        lines += ["", *_wrapped(f"Of the cluster: {cluster.missing}", "")]
+        lines += ["", *_wrapped(f"Of the cluster: {one_line(cluster.missing)}", "")]
     held = _held(cluster.bindings)
     lines += _tokens(cluster)
     lines += _namespaces(cluster, held)
@@ -119,7 +119,10 @@ def summary(
     if others:
         lines += ["", *_title("Users and groups", "-")]
         for subject in others:
-            lines += [f"  {subject.kind} {subject.name}", *_wrapped(", ".join(held[subject]), "      ")]
+            lines += [
+                f"  {one_line(subject.kind)} {one_line(subject.name)}",
+                *_wrapped(", ".join(held[subject]), "      "),
+            ]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -137,8 +140,8 @@ def _node(
     for path, configuration in encryption.items():
         yield f"  {one_line(path)}"
         for rule in configuration.rules:
-            yield from _wrapped(", ".join(rule.resources), "      ")
-            yield from (f"          {provider}" for provider in rule.providers)
+            yield from _wrapped(one_line(", ".join(rule.resources)), "      ")
+            yield from (f"          {one_line(str(provider))}" for provider in rule.providers)
     if not encryption:
         yield "  no configuration of it on this node"
 
@@ -147,11 +150,11 @@ def _tokens(cluster: Cluster) -> Iterator[str]:
     if cluster.tokens:
         yield from ("", *_title("Tokens that never expire", "-"))
         for token in sorted(cluster.tokens):
-            yield f"  {token.namespace}/{token.name}: of {one_line(token.account)}"
+            yield f"  {one_line(token.namespace)}/{one_line(token.name)}: of {one_line(token.account)}"
     if cluster.bootstraps:
         yield from ("", *_title("Tokens to join nodes with", "-"))
         for each in sorted(cluster.bootstraps, key=lambda bootstrap: bootstrap.id):
-            yield f"  {each.id}: " + (f"until {each.until}" if each.until else "for ever")
+            yield f"  {one_line(each.id)}: " + (f"until {each.until}" if each.until else "for ever")
 
 
 def _namespaces(cluster: Cluster, held: Mapping[Subject, list[str]]) -> Iterator[str]:

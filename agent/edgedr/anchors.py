@@ -31,15 +31,19 @@ def anchor_facts(found: Mapping[str, str]) -> dict[str, str]:
     return {_FACT + path: digest for path, digest in found.items()}
 
 
+def anchors_of(backup: Inventory | None, source: str) -> dict[str, str]:
+    """Return the anchors that a backup had; none for one that was made before they were kept."""
+    record = backup.sources.get(source) if backup else None
+    facts = record.facts if record else {}
+    return {fact.removeprefix(_FACT): digest for fact, digest in facts.items() if fact.startswith(_FACT)}
+
+
 def changed(before: Inventory | None, source: str, now: Mapping[str, str]) -> Iterator[Finding]:
     """Say which anchors are not what they were in an earlier backup, where there is one that knew them."""
-    record = before.sources.get(source) if before else None
-    if record is None:
-        return
-    then = {fact.removeprefix(_FACT): digest for fact, digest in record.facts.items() if fact.startswith(_FACT)}
+    then = anchors_of(before, source)
     for path in sorted({*then, *now} if then else ()):
         if then.get(path) == now.get(path):
             continue
         what = "is new" if path not in then else "is gone" if path not in now else "changed"
-        hint = "if nobody meant to, find out who did; backups before this one bring back the old one"
-        yield Finding(Severity.WARN, f"change of {path}", f"{path} {what} since the last backup", hint)
+        hint = "not meant? the backup before this one has the old one: edgedr restore ID --to DIR --identity FILE"
+        yield Finding(Severity.WARN, path, f"{what} since the last backup", hint if path in then else None)

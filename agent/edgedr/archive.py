@@ -161,6 +161,10 @@ class ArchiveWriter:
         record = strictjson.encode(inventory)
         if len(record) > MAX_INVENTORY:
             raise SourceError(f"the inventory of {len(ordered)} paths is too large", hint="take fewer paths")
+        try:  # what no restore could read must not be committed
+            strictjson.decode(Inventory, record, what=INVENTORY, max_bytes=MAX_INVENTORY)
+        except Damaged as error:
+            raise SourceError(f"the inventory could not be read again: {error.message}", hint="report it") from error
         written.member(members.encode(Member.document(INVENTORY, len(record))), record)
         with durable.open_for_reading(self._path) as spool:
             for name, slot in sorted(self._documents.items()):

@@ -29,6 +29,22 @@ def authority_of(token: str) -> str | None:
     return digest if token.startswith(_PREFIX) and colons and len(digest) == _HASH else None
 
 
+def authority_hash(bundle: bytes) -> str:
+    """Return what a token calls an authority: the hash of the file, or of the root's DER where it is a bundle."""
+    from cryptography import x509  # noqa: PLC0415 - only nodes of k3s and rke2 pay for it
+    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
+
+    try:
+        certificates = x509.load_pem_x509_certificates(bundle)
+    except ValueError:
+        certificates = []
+    at = certificates[0] if len(certificates) > 1 else None
+    for _ in certificates:
+        if at is not None and at.subject != at.issuer:
+            at = next((above for above in certificates if above.subject == at.issuer), None)
+    return hashlib.sha256(bundle if at is None else at.public_bytes(Encoding.DER)).hexdigest()
+
+
 def token_problem(token: str, *, authority: str | None, bootstrap: Mapping[bytes, bytes] | None) -> str | None:
     """Say why a token is of no use here; ``None`` if it is.
 

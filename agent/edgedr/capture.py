@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from edgedr import durable
-from edgedr.anchors import anchor_facts, anchors, changed
+from edgedr.anchors import anchor_facts, anchors, anchors_of, changed
 from edgedr.archive import NODE_TAR, ArchiveWriter
 from edgedr.closure import Evidence, close
 from edgedr.errors import SourceError, StorageError
@@ -35,6 +35,8 @@ from edgedr.storage.base import Spool
 from edgedr.watching import Watcher
 
 _CHUNK = 1 << 20
+_MAX_SAID = 8 << 10
+"""Characters of one text in the inventory: whoever may create an object decides on some, and readers have bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +71,29 @@ class _Notes:
     def take(self, item: Fact | Count | Finding | Lacking | Elsewhere | Absent) -> None:
         match item:
             case Fact():
-                self.facts[item.key] = item.value
+                self.facts[_bounded(item.key)] = _bounded(item.value)
             case Count():
                 self.counts[item.noun] = item.number
             case Finding():
-                self.findings.append(item)
+                hint = item.hint and _bounded(item.hint)
+                self.findings.append(Finding(item.severity, _bounded(item.subject), _bounded(item.text), hint))
             case Lacking() if self.reason is None:
-                self.status, self.reason = Status.PARTIAL, item.reason
+                self.status, self.reason = Status.PARTIAL, _bounded(item.reason)
             case Lacking():
-                self.findings.append(Finding(Severity.WARN, "also lacking", item.reason))
+                self.findings.append(Finding(Severity.WARN, "also lacking", _bounded(item.reason)))
             case Elsewhere():
-                self.status, self.reason = Status.ELSEWHERE, f"captured by {item.who}"
+                self.status, self.reason = Status.ELSEWHERE, f"captured by {_bounded(item.who)}"
             case Absent():
-                self.status, self.reason = Status.ABSENT, item.reason
+                self.status, self.reason = Status.ABSENT, _bounded(item.reason)
             case _:
                 assert_never(item)
 
     def record(self) -> SourceRecord:
         return SourceRecord(self.status, self.reason, self.facts, tuple(self.findings))
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= _MAX_SAID else f"{text[:_MAX_SAID]}… ({len(text)} characters)"
 
 
 class Capturing:
@@ -114,7 +121,8 @@ class Capturing:
                 self._watcher.begin(f"capture {source.name}", None)
                 notes[source.name] = self._source_or_why_not(source, archive)
             records = {name: said.record() for name, said in notes.items()}
-            records[CLOSURE] = self._closure(archive, earlier)
+            is_kine = "keys" in notes["sqlite"].counts if "sqlite" in notes else False
+            records[CLOSURE] = self._closure(archive, earlier, is_kine=is_kine)
             with self._artifact(NODE_TAR) as sink:
                 inventory = archive.finish(site, node, records, sink)
         taken = Counter(entry.source for entry in inventory.entries if entry.kind is not EntryKind.DIRECTORY)
@@ -126,7 +134,7 @@ class Capturing:
 
     def _source_or_why_not(self, source: Source, archive: ArchiveWriter) -> _Notes:
         notes = _Notes()
-        before = len(self._artifacts)
+        before, etcd = len(self._artifacts), self._etcd
         try:
             self._source(source, archive, notes)
         except SourceError as error:
@@ -134,9 +142,12 @@ class Capturing:
                 raise
             archive.drop(source.name)
             archive.drop_documents(member_of(fact) for fact in notes.facts if is_document(fact))
-            del self._artifacts[before:]  # half a source is no source
+            for half in self._artifacts[before:]:  # half a source is no source
+                durable.remove(self._cache.path(self._backup, half.name))
+            del self._artifacts[before:]
+            self._etcd = etcd
             self._log.event("source.missing", source=source.name, reason=error.message)
-            return _Notes(findings=notes.findings, status=Status.MISSING, reason=error.message)
+            return _Notes(findings=notes.findings, status=Status.MISSING, reason=_bounded(error.message))
         if not notes.status.whole:
             self._log.event("source.partial", source=source.name, reason=notes.reason)
         return notes
@@ -160,16 +171,22 @@ class Capturing:
                 case _:
                     notes.take(item)
 
-    def _closure(self, archive: ArchiveWriter, earlier: Inventory | None) -> SourceRecord:
-        """Look whether all that the datastore needs was captured: on what is in the archive, not on the node."""
+    def _closure(self, archive: ArchiveWriter, earlier: Inventory | None, *, is_kine: bool) -> SourceRecord:
+        """Look whether all that the datastore needs was captured: on what is in the archive, not on the node.
+
+        An SQLite database that is not kine's was asked for by name, and holds nothing that closure knows.
+        """
         self._watcher.begin("closure", None)
         files = archive.captured()
         made = {plain.name: self._cache.path(self._backup, plain.name) for plain in self._artifacts}
         layout = self._node.layout
-        evidence = Evidence(files, layout, made.get("etcd.db"), made.get("state.db"), self._node.files)
+        sqlite = made.get("state.db") if is_kine else None
+        before = anchors_of(earlier, CLOSURE)
+        evidence = Evidence(files, layout, made.get("etcd.db"), sqlite, self._node.files, before)
         record = close(evidence)
         found = anchors(files, layout)
-        changes = tuple(changed(earlier, CLOSURE, found))
+        named = {finding.subject for finding in record.missing}
+        changes = tuple(change for change in changed(earlier, CLOSURE, found) if change.subject not in named)
         for change in changes:
             self._log.event("anchor.changed", path=change.subject)
         return replace(record, facts=anchor_facts(found), findings=(*record.findings, *changes))

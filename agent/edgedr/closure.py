@@ -3,36 +3,41 @@
 Checked on what was captured, which is all that a restore will have: not on the node. Pure but for reading it.
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from edgedr.bootstrap import token_problem
+from edgedr.bootstrap import authority_hash, token_problem
 from edgedr.encryption import EncryptionConfiguration, read_encryption
 from edgedr.etcdfile import EtcdFile
 from edgedr.inventory import EntryKind, SourceRecord
 from edgedr.kinefile import KineFile
 from edgedr.layouts import Datastore, Layout
 from edgedr.model import Finding, Severity, Status
-from edgedr.node.components import Component, components, datastore
+from edgedr.node.components import Component, components, datastore, distribution_option
 from edgedr.node.files import Contents, Files
-from edgedr.node.kubeconfig import is_kubeconfig, referenced_files
+from edgedr.node.kubeconfig import is_kubeconfig, references
+from edgedr.node.named_files import named_files
 from edgedr.node.seen import Seen
 from edgedr.pki import Ledger, examine, public_keys
 
 _ENCRYPTION_FLAG = "encryption-provider-config"
 _SIGNING_FLAG, _VERIFYING_FLAG = "service-account-signing-key-file", "service-account-key-file"
-_NO_FILES = ("dir", "dirs", "root", "prefix", "socket", "endpoint", "path")
-"""Ends of flags whose value looks like a path and is no file to keep."""
+_KUBECONFIGS = frozenset({".conf", ".kubeconfig", ".yaml"})
+_KUBELET_PKI = "/var/lib/kubelet/pki/"
+"""Where the kubelet keeps what it has renewed, old ones too: it makes a new one of its own accord."""
+_KUBELET_CURRENT = tuple(
+    f"{_KUBELET_PKI}{name}" for name in ("kubelet-client-current.pem", "kubelet-server-current.pem", "kubelet.crt")
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What was captured, or restored: files, and the datastore in the clear where it is among the artifacts.
 
-    ``live`` is the node itself where it is still at hand, to tell directories that flags name from files.
+    ``live`` is the node itself where it is still at hand, to tell directories that flags name from files. ``before``
+    are paths that the backup before this one had: what has vanished since is not kept elsewhere on purpose.
     """
 
     files: Contents
@@ -40,6 +45,7 @@ class Evidence:
     etcd: Path | None = None
     sqlite: Path | None = None
     live: Files | None = None
+    before: Collection[str] = ()
 
 
 def close(evidence: Evidence) -> SourceRecord:
@@ -50,6 +56,7 @@ def close(evidence: Evidence) -> SourceRecord:
     """
     told, unreadable = components(evidence.files, evidence.layout)
     checks = (
+        _snapshot(evidence),
         _Encryption(evidence, told).findings(),
         _essentials(evidence),
         _signing_keys(evidence, told),
@@ -101,9 +108,9 @@ class _Encryption:
             if flag == _ENCRYPTION_FLAG and value
         ]
         fixed = self.evidence.layout.encryption
-        if not named and fixed and (self.evidence.files.exists(fixed) or self._mentions()):
+        if not named and fixed and (self.evidence.files.exists(fixed) or self._lost(set())):
             named = [fixed]
-        if not named and not self.evidence.layout.is_known and self._mentions():
+        if not named and not self.evidence.layout.is_known and self._lost(set()):
             named = [str(path) for path in self.evidence.files.expand(("/**",)) if self._configuration(str(path))]
         return list(dict.fromkeys(named))
 
@@ -116,17 +123,17 @@ class _Encryption:
         except ValueError:
             return None
 
-    def _mentions(self) -> frozenset[str]:
-        with ExitStack() as stack:
-            store = _datastore(self.evidence, stack)
-            return store.mentions() if store else frozenset()
-
     def _lost(self, readable: set[str]) -> dict[str, int]:
         with ExitStack() as stack:
             store = _datastore(self.evidence, stack)
             if store is None or store.mentions() <= readable:
                 return {}  # what is not mentioned anywhere in the file is not live either
-            return {seal: count for seal, count in store.sealed_with().items() if seal not in readable}
+            return {seal: count for seal, count in store.sealed_with(self._prefix()).items() if seal not in readable}
+
+    def _prefix(self) -> bytes:
+        """Return below which keys this cluster keeps its objects: others may share its etcd."""
+        told = next((prefix for each in self.told if (prefix := each.flag("etcd-prefix"))), None)
+        return f"{told.rstrip('/')}/".encode() if told else b"/registry/" if self.evidence.layout.is_known else b""
 
 
 def _lost_keys(lost: dict[str, int], paths: list[str]) -> Iterator[Finding]:
@@ -162,18 +169,33 @@ def _unreadable(lost: dict[str, int]) -> str:
     return f"{count} sealed values in the datastore cannot be read without {names}; nobody can make it anew"
 
 
+def _snapshot(evidence: Evidence) -> Iterator[Finding]:
+    """Say where there is nothing to be complete for: another node has it, or it was left out."""
+    if evidence.layout.is_known and evidence.etcd is None and evidence.sqlite is None:
+        text = "is not in this backup: whether its keys and its token are, was not looked at"
+        yield Finding(Severity.WARN, "datastore", text, "look at a backup that holds it, of whichever node captures it")
+
+
 def _essentials(evidence: Evidence) -> Iterator[Finding]:
     with_etcd = datastore(evidence.files, evidence.layout) in {Datastore.STACKED_ETCD, Datastore.EMBEDDED_ETCD}
     with_etcd = with_etcd or (evidence.etcd is not None and evidence.layout.etcd_name is not None)
+    with_agent = distribution_option(evidence.files, evidence.layout, "disable-agent") != "true"
     for essential in evidence.layout.essential:
-        if evidence.files.exists(essential.path) or (essential.of_etcd and not with_etcd):
+        if (essential.of_etcd and not with_etcd) or (essential.of_agent and not with_agent):
             continue
-        if essential.kept_apart:
+        if evidence.files.exists(essential.path):
+            continue
+        on_node = evidence.live is not None and evidence.live.exists(essential.path)
+        gone = essential.path in evidence.before
+        if essential.kept_apart and not on_node and not gone:
             text = "is not on this node, as with an external authority"
             yield Finding(Severity.WARN, essential.path, text, f"know where it is kept: {essential.loss}")
         else:
-            hint = "find it, or a copy of it; name its place in [sources] if it is elsewhere on this node"
-            yield Finding(Severity.BAD, essential.path, f"is missing: {essential.loss}", hint)
+            what = "was in the last backup, and is gone" if gone else "is missing"
+            hint = "find it, or a copy of it; name its place in [sources.certificates] paths if it is elsewhere"
+            if gone:
+                hint = "the backup before this one has it: edgedr restore ID --to DIR --identity FILE"
+            yield Finding(Severity.BAD, essential.path, f"{what}: {essential.loss}", hint)
 
 
 def _signing_keys(evidence: Evidence, told: Iterable[Component]) -> Iterator[Finding]:
@@ -194,27 +216,31 @@ def _signing_keys(evidence: Evidence, told: Iterable[Component]) -> Iterator[Fin
 
 
 def _named_files(evidence: Evidence, told: Iterable[Component]) -> Iterator[Finding]:
+    """Look for every file that a flag, a pod or another file names; what may as well be no file counts if it is one."""
     losses = {essential.path: essential.loss for essential in evidence.layout.essential}
-    for each in told:
-        for flag, path in each.named_paths():
-            if flag.endswith(_NO_FILES) or not _is_lost(evidence, path):
-                continue
-            loss = losses.get(path) or f"{each.name} does not start without it"
-            there = evidence.live is not None and evidence.live.exists(path)
-            hint = "see why it was not taken: [sources.files] exclude, or its size" if there else "find a copy of it"
-            yield Finding(Severity.BAD, path, f"named by --{flag}, is missing: {loss}", hint)
+    for named in named_files(evidence.files, told):
+        there = evidence.live is not None and evidence.live.exists(named.path)
+        if not _is_lost(evidence, named.path) or not (there or named.sure):
+            continue
+        loss = losses.get(named.path) or f"{named.reader} does not start without it"
+        hint = "see why it was not taken: [sources.files] exclude, or its size" if there else "find a copy of it"
+        yield Finding(Severity.BAD, named.subject, f"named by {named.by}, is missing: {loss}", hint)
 
 
 def _named_by_kubeconfigs(evidence: Evidence) -> Iterator[Finding]:
-    for path in evidence.files.expand(("/etc/kubernetes/*.conf",)):
-        text = evidence.files.text(path)
+    """Look for what the layout's kubeconfigs name; what is no absolute path there may be a key in a wrong field."""
+    for path in evidence.files.expand(evidence.layout.certificates):
+        text = evidence.files.text(path) if path.suffix in _KUBECONFIGS else None
         if text is None or not is_kubeconfig(text):
             continue
-        for named in referenced_files(text, str(path)):
-            if _is_lost(evidence, named):
-                bound = Severity.WARN if named.startswith("/var/lib/kubelet/pki/") else Severity.BAD
-                text = f"named by {path}, is missing: it logs nobody in without"
-                yield Finding(bound, named, text, "make it anew from the authority: kubeadm init phase kubeconfig")
+        for each in references(text, str(path)):
+            if not _is_lost(evidence, each.path):
+                continue
+            rotated = each.path.startswith(_KUBELET_PKI)
+            subject = each.path if each.is_absolute else f"{each.field} of {path}"
+            text = f"named by {path}, is missing: it logs nobody in without"
+            hint = "make it anew from the authority: kubeadm init phase kubeconfig"
+            yield Finding(Severity.WARN if rotated else Severity.BAD, subject, text, hint)
 
 
 def _is_lost(evidence: Evidence, path: str) -> bool:
@@ -231,9 +257,11 @@ def _is_lost(evidence: Evidence, path: str) -> bool:
 def _certificates(evidence: Evidence) -> Iterator[Finding]:
     """Check that authorities signed the leaves that are here, and that keys fit their certificates."""
     ledger = _ledger(evidence)
+    current = {evidence.files.real(path) for path in _KUBELET_CURRENT}
     for finding in ledger.findings:
         if finding.severity is Severity.BAD:
-            yield finding
+            old = finding.subject.startswith(_KUBELET_PKI) and PurePosixPath(finding.subject) not in current
+            yield replace(finding, severity=Severity.WARN) if old else finding
     authorities = [each.path for each in evidence.layout.essential if each.path.endswith(".crt")]
     if any(not evidence.files.exists(path) for path in authorities):
         return  # leaves without their authority are explained: it is named as missing
@@ -259,7 +287,7 @@ def _token(evidence: Evidence) -> Iterator[Finding]:
         return  # an essential, named there
     authority = next((each.path for each in evidence.layout.essential if each.path.endswith("/server-ca.crt")), "")
     certificate = evidence.files.contents(authority)
-    digest = hashlib.sha256(certificate).hexdigest() if certificate is not None else None
+    digest = authority_hash(certificate) if certificate is not None else None
     with ExitStack() as stack:
         store = _datastore(evidence, stack)
         sealed = store.values(b"/bootstrap/") if store else None

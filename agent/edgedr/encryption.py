@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from edgedr.node.components import load_yaml
+from edgedr.yaml_text import load_yaml
 
 IDENTITY = "identity"
 """The provider that writes values in the clear."""
@@ -122,7 +122,10 @@ def _providers(entry: Any) -> Iterator[Provider]:
 
 def _is_key(secret: object, sizes: Iterable[int]) -> bool:
     try:
-        return isinstance(secret, str) and len(base64.b64decode(secret, validate=True)) in sizes
+        if not isinstance(secret, str):
+            return False
+        unbroken = secret.replace("\r", "").replace("\n", "")  # as the API server does: a block scalar ends with one
+        return len(base64.b64decode(unbroken, validate=True)) in sizes
     except (ValueError, binascii.Error):
         return False
 

@@ -67,14 +67,16 @@ class EtcdFile:
     ) -> None:
         self._file.close()
 
-    def sealed_with(self) -> dict[str, int]:
-        """Count the live values by what they are sealed with: ``k8s:enc:secretbox:v1:key1:`` and how many.
+    def sealed_with(self, prefix: bytes = b"") -> dict[str, int]:
+        """Count the live values of keys below ``prefix`` by their seal: ``k8s:enc:secretbox:v1:key1:`` and how many.
 
         Raises ``Damaged`` for a file that is no whole database.
         """
         counted: Counter[str] = Counter()
         live: dict[bytes, str] = {}  # of all keys, only those whose last value was sealed
         for key, value in self._history():
+            if not key.startswith(prefix):
+                continue
             match = SEALED.match(value) if value is not None and value.startswith(_PREFIX) else None
             if match is not None:
                 live[key] = match[0].decode(errors="replace")

@@ -41,11 +41,11 @@ class KineFile:
     ) -> None:
         self._connection.close()
 
-    def sealed_with(self) -> dict[str, int]:
-        """Count the live values by what they are sealed with. Raises ``Damaged``."""
+    def sealed_with(self, prefix: bytes = b"") -> dict[str, int]:
+        """Count the live values of keys below ``prefix`` by what they are sealed with. Raises ``Damaged``."""
         counted = Counter(
             match[0].decode(errors="replace")
-            for _, value in self._live("")
+            for _, value in self._live(prefix.decode())
             if (match := SEALED.match(value)) is not None
         )
         return dict(sorted(counted.items()))

@@ -1,19 +1,17 @@
 """Objects of a cluster as YAML that one can review and apply: cleaned, written as they are read, and counted again.
 
 One document per kind, its objects parted by ``---``, in the order of the server: by namespace and name. What is read
-back from the YAML of an object is the cleaned object, to the last byte of each string.
+back from the YAML of an object is the cleaned object, to the last byte of each string; in which order the server told
+its keys makes no difference.
 """
 
+import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from edgedr.node.kube import Kind, Kube, KubeError, Object
-from edgedr.storage.base import Spool
-
-Note = TypeVar("Note")
+from edgedr.node.kube import Kind, Object
 
 ACCOUNT_KINDS = (
     Kind("", "v1", "serviceaccounts", "ServiceAccount", namespaced=True),
@@ -56,13 +54,21 @@ _OF_KINDS: dict[tuple[str, str], tuple[tuple[tuple[str, ...], frozenset[str]], .
 }
 """Where else a kind holds what only its cluster can set, and what that is."""
 
+_FIRST = {key: rank for rank, key in enumerate(("apiVersion", "kind", "name", "namespace", "metadata", "spec"))}
+"""What one looks for first in a mapping; the other keys are in the order of the alphabet."""
+
+_MAX_VALUES = 100_000  # in an object with a line for each of them: PyYAML makes half a kilobyte of each
+_MAX_YAML = 8 << 20  # bytes that its lines may take with their indents
+_MAX_OBJECT = 64 << 20  # bytes of YAML that are counted as one object
+_MAX_WRITTEN = _MAX_OBJECT // 2  # etcd takes 1.5 MiB of a value; a sign of JSON may take six bytes of YAML
+_MAX_NAME = 320  # signs of a namespace and a name: Kubernetes takes 63 and 253
 _SEPARATOR = b"\n---\n"
-_MAX_OBJECT = 64 << 20  # bytes of YAML: etcd takes 1.5 MiB of a value
-_TEXT = "tag:yaml.org,2002:str"
+_TEXT, _MAPPING = "tag:yaml.org,2002:str", "tag:yaml.org,2002:map"
 # What some reader of YAML takes for a number, a date or a truth value: kubectl's knows more of them than PyYAML.
 _AMBIGUOUS = re.compile(r"y|n|yes|no|on|off|true|false|null|~|[-+.0-9][-+.0-9a-foptxz_:, ]*", re.IGNORECASE | re.ASCII)
 _VERSION_OR_ADDRESS = re.compile(r"[0-9]+(\.[0-9]+){2,}", re.ASCII)
 _LINE_BREAKS = re.compile("[\r\x85\u2028\u2029]")
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")  # in JSON all of them may stand as they are
 
 
 def is_account_kind(kind: Kind) -> bool:
@@ -73,7 +79,8 @@ def is_account_kind(kind: Kind) -> bool:
 def named(item: Object) -> str:
     """Return what an object is called: ``namespace/name``, or ``name``."""
     metadata = item["metadata"]
-    return one_line("/".join(str(part) for part in (metadata.get("namespace"), metadata.get("name")) if part))
+    name = one_line("/".join(str(part) for part in (metadata.get("namespace"), metadata.get("name")) if part))
+    return name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…"
 
 
 def cleaned(item: Object) -> Object:
@@ -88,19 +95,50 @@ def cleaned(item: Object) -> Object:
     metadata = found["metadata"]
     if not metadata.get("annotations", True):
         metadata = _without(metadata, (), frozenset({"annotations"}))
-    return _first({**found, "metadata": _first(metadata, "name", "namespace")}, "apiVersion", "kind", "metadata")
+    return _in_order({**found, "metadata": _in_order(metadata)})
 
 
-def written(item: Object) -> str:
-    """Return an object as YAML, ending with a line break. Raises ``ValueError`` for one that is nested too deeply."""
+def written(item: Object, *, as_given: bool = False) -> str:
+    """Return an object as YAML, ending with a line break; ``as_given``: with its keys in the order that they have.
+
+    Raises ``ValueError`` for one that is nested too deeply, or so large that it could not be counted again.
+    """
     import yaml  # noqa: PLC0415 - only a capture pays for it
 
     try:
-        text: str = yaml.dump(
-            item, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=1 << 30, default_flow_style=False
-        )
+        text = _block(item, as_given=as_given) if _is_moderate(item) else _flow(item, as_given=as_given)
     except (RecursionError, yaml.YAMLError) as error:
         raise ValueError("nested too deeply") from error
+    _refuse_large(text)
+    return text
+
+
+def _refuse_large(text: str) -> None:
+    if len(text.encode()) > _MAX_WRITTEN:
+        raise ValueError("too large")
+
+
+def _block(item: Object, *, as_given: bool) -> str:
+    import yaml  # noqa: PLC0415 - only a capture pays for it
+
+    text: str = yaml.dump(
+        item, Dumper=_dumper(), sort_keys=not as_given, allow_unicode=True, width=1 << 30, default_flow_style=False
+    )
+    return text
+
+
+def _flow(item: Object, *, as_given: bool) -> str:
+    """Return an object as JSON, which is YAML too: with a line for each of its values it would fill the memory.
+
+    Almost: in YAML a key has at most 1024 signs, and brackets are not nested as deeply. What cannot be read raises.
+    """
+    import yaml  # noqa: PLC0415 - only a capture pays for it
+
+    text = json.dumps(item, ensure_ascii=False, sort_keys=not as_given)
+    text = _NOT_IN_YAML.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text) + "\n"
+    _refuse_large(text)  # before it is read
+    for _ in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        pass
     return text
 
 
@@ -112,82 +150,6 @@ def remarks(item: Object) -> Iterator[str]:
         conditions = (item.get("status") or {}).get("conditions") or ()
         if any(each.get("type") in {"Complete", "Failed"} and each.get("status") == "True" for each in conditions):
             yield "this job has ended: applied, it runs once more"
-
-
-@dataclass(slots=True, repr=False)
-class KindDocument(Generic[Note]):
-    """All objects of one kind on their way from the server into a document; one page of them in memory.
-
-    ``keep`` tells which to write, ``note`` what to remember of each that is written. After ``pump``: ``objects`` were
-    written, ``left_out`` were not kept, ``unwritable`` are the names of those that are malformed or nested too deeply;
-    or ``error`` says why the kind could not be read, and the document says it too.
-    """
-
-    kube: Kube
-    kind: Kind
-    keep: Callable[[Object], bool] = lambda _: True
-    note: Callable[[Object], Note | None] = lambda _: None
-    objects: int = 0
-    left_out: int = 0
-    notes: list[Note] = field(default_factory=list)
-    unwritable: list[str] = field(default_factory=list)
-    done: bool = False
-    error: KubeError | None = None
-
-    @property
-    def name(self) -> str:
-        """The document's name in its directory."""
-        return f"{self.kind.name}.yaml"
-
-    def pump(self, spool: Spool) -> None:
-        """Write the document. Raises nothing that the server is to blame for."""
-
-        def begin() -> None:
-            spool.restart()
-            self.objects = self.left_out = 0
-            self.notes.clear()
-            self.unwritable.clear()
-            spool.write(self._header().encode())
-
-        begin()
-        try:
-            self.kube.scan(self.kind.path, lambda item: self._take(item, spool), begin)
-        except KubeError as error:
-            self.error = error
-            spool.restart()
-            spool.write(f"# {self.kind.name}: could not be read: {one_line(error.message)}\n".encode())
-        else:
-            spool.write(f"# end of {self.kind.name}: {self.objects} objects\n".encode())
-            self.done = True
-
-    def _header(self) -> str:
-        return (
-            f"# {one_line(self.kind.kind)}, {self.kind.api_version}: without what a cluster sets itself.\n"
-            f"# Review, then: kubectl apply --server-side -f {self.name}\n"
-        )
-
-    def _take(self, item: Object, spool: Spool) -> None:
-        item = {
-            **item,
-            "apiVersion": item.get("apiVersion") or self.kind.api_version,
-            "kind": item.get("kind") or self.kind.kind,
-        }
-        try:
-            kept = self.keep(item)
-            said = "".join(f"# {remark}\n" for remark in remarks(item)) if kept else ""
-            text = written(cleaned(item)) if kept else ""
-            noted = self.note(item) if kept else None
-        except (ValueError, LookupError, TypeError, AttributeError):
-            # whoever may extend the API decides what comes here: one odd object must not cost all the others
-            self.unwritable.append(named(item))
-            return
-        if not kept:
-            self.left_out += 1
-            return
-        spool.write(f"---\n{said}{text}".encode())
-        self.objects += 1
-        if noted is not None:
-            self.notes.append(noted)
 
 
 class ObjectCounter:
@@ -240,8 +202,36 @@ def _without(item: Object, path: tuple[str, ...], names: frozenset[str]) -> Obje
     return {**item, path[0]: _without(inner, path[1:], names)} if isinstance(inner, dict) else item
 
 
-def _first(item: Object, *names: str) -> Object:
-    return {**{name: item[name] for name in names if name in item}, **item}
+def _in_order(item: Object) -> Object:
+    return dict(sorted(item.items(), key=_place))
+
+
+def _place(pair: tuple[str, Any]) -> tuple[int, str]:
+    """Return where a key and its value belong in a mapping."""
+    return _FIRST.get(pair[0], len(_FIRST)), pair[0]
+
+
+def _is_moderate(item: Object) -> bool:
+    """Tell whether an object stays small as YAML: each value has its own line, indented by its depth."""
+    values = size = 0
+    todo: list[tuple[int, Any]] = [(0, item)]
+    while todo:
+        depth, value = todo.pop()
+        values += 1
+        size += 2 * depth + 4
+        inner: Collection[Any] = ()
+        match value:
+            case str():
+                size += len(value)
+            case list():
+                inner = value
+            case dict():
+                inner = value.values()
+                size += sum(map(len, value))
+        if values + len(todo) + len(inner) > _MAX_VALUES or size > _MAX_YAML:
+            return False
+        todo += ((depth + 1, each) for each in inner)
+    return True
 
 
 @cache
@@ -257,11 +247,16 @@ def _dumper_on(base: Any) -> Any:
             del data  # each value stands where it is used: nobody reviews &id001
             return True
 
-    Dumper.add_representer(str, _represent)
+    Dumper.add_representer(str, _represent_text)
+    Dumper.add_representer(dict, _represent_mapping)
     return Dumper
 
 
-def _represent(dumper: Any, text: str) -> Any:
+def _represent_mapping(dumper: Any, item: Object) -> Any:
+    return dumper.represent_mapping(_MAPPING, list((_in_order(item) if dumper.sort_keys else item).items()))
+
+
+def _represent_text(dumper: Any, text: str) -> Any:
     style = None
     if _LINE_BREAKS.search(text):
         style = '"'  # readers disagree on what else is a line break

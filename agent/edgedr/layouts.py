@@ -13,13 +13,14 @@ class Essential:
     """A path without which a restore brings back less, and what its loss means.
 
     ``kept_apart``: one that may be kept elsewhere on purpose, as the keys of an external authority are. ``of_etcd``:
-    only where a member of etcd lives on the node.
+    only where a member of etcd lives on the node. ``of_agent``: only where the server runs an agent too.
     """
 
     path: str
     loss: str
     kept_apart: bool = False
     of_etcd: bool = False
+    of_agent: bool = False
 
 
 class Datastore(StrEnum):
@@ -40,8 +41,9 @@ class Layout:
     ``data_dir`` is the directory that an option of the distribution moves, with all paths below it. ``pods`` is the
     directory of static pod manifests. ``config`` are files with the distribution's own options, ``units`` those with
     its command line and its environment; of both, a later one counts. ``etcd_data`` tells by its presence that an etcd
-    member lives here, ``etcd_name`` is a file with its name. ``essential`` are the paths
-    without which what comes back is another cluster, or less of it.
+    member lives here, ``etcd_name`` is a file with its name. ``leftovers`` are what upgrades leave among ``files``:
+    large, and of an old state. ``essential`` are the paths without which what comes back is another cluster, or less
+    of it.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Layout:
     data_dir: str | None = None
     certificates: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
     credentials: tuple[str, ...] = ()
     token: str | None = None
     encryption: str | None = None
@@ -124,6 +127,8 @@ class LayoutSettings:
 
 
 _CA_KEY = "no certificate can be issued or renewed; without it every node has to join anew"
+_ETCD_KEY = "etcd's certificates cannot be renewed, and no member can be added"
+_PROXY_KEY = "the certificate that the API server shows to aggregated APIs cannot be renewed"
 _CA = "nothing that it signed is trusted any more: another cluster comes back"
 _TOKENS = "every service account token becomes invalid: pods get 401 until each is made anew"
 
@@ -152,6 +157,7 @@ KUBEADM = Layout(
         "/etc/haproxy",
         "/etc/keepalived",
     ),
+    leftovers=("/etc/kubernetes/tmp",),
     signing_keys=(f"{_PKI}/sa.key", f"{_PKI}/sa.pub"),
     pods="/etc/kubernetes/manifests",
     etcd_manifest="/etc/kubernetes/manifests/etcd.yaml",
@@ -163,9 +169,9 @@ KUBEADM = Layout(
         Essential(f"{_PKI}/ca.crt", _CA),
         Essential(f"{_PKI}/ca.key", _CA_KEY, kept_apart=True),
         Essential(f"{_PKI}/etcd/ca.crt", _CA, of_etcd=True),
-        Essential(f"{_PKI}/etcd/ca.key", _CA_KEY, kept_apart=True, of_etcd=True),
+        Essential(f"{_PKI}/etcd/ca.key", _ETCD_KEY, kept_apart=True, of_etcd=True),
         Essential(f"{_PKI}/front-proxy-ca.crt", _CA),
-        Essential(f"{_PKI}/front-proxy-ca.key", _CA_KEY, kept_apart=True),
+        Essential(f"{_PKI}/front-proxy-ca.key", _PROXY_KEY, kept_apart=True),
         Essential(f"{_PKI}/sa.key", _TOKENS),
         Essential(f"{_PKI}/sa.pub", _TOKENS),
     ),
@@ -235,7 +241,8 @@ def _rancher(name: str, pods: str | None) -> Layout:
             Essential(f"{tls}/service.key", _TOKENS),
             Essential(f"{server}/token", "the datastore's bootstrap data stays closed: no server starts from it"),
             Essential(f"{server}/cred/passwd", "servers and agents cannot log in to each other"),
-            Essential("/etc/rancher/node/password", "the node is turned away until its node-password Secret is gone"),
+            Essential("/etc/rancher/node/password", "the node is turned away until its node-password Secret is gone",
+                      of_agent=True),
         ),
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from edgedr.model import Finding, Severity
+from edgedr.yaml_text import load_yaml
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -126,12 +127,7 @@ def _blocks(path: PurePosixPath, content: bytes, ledger: Ledger) -> Iterator[tup
 
 
 def _inside(content: bytes) -> Iterator[bytes]:
-    import yaml  # noqa: PLC0415 - only a capture or a proof pays for it
-
-    try:
-        config: Any = yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-    except yaml.YAMLError as error:
-        raise ValueError(str(error).splitlines()[0]) from error
+    config: Any = load_yaml(content.decode())
     parts = [item.get("cluster", {}) for item in config.get("clusters") or ()]
     parts += [item.get("user", {}) for item in config.get("users") or ()]
     for part in parts:

@@ -130,6 +130,8 @@ def next_state(
         lineage = newest.lineage if newest else new_lineage()
         return State(SCHEMA, lineage, sequence, machine), None
     state = replace(remembered, sequence=sequence, machine=machine)
+    if newest is not None and newest.sequence > remembered.sequence:  # committed, and killed before it was noted
+        state = replace(state, lineage=newest.lineage)
     if remembered.machine and machine and remembered.machine != machine:
         moved = "this state directory was made on another machine: a new lineage begins"
         return replace(state, lineage=new_lineage()), moved

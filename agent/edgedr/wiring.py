@@ -98,10 +98,13 @@ def own_member(node: Node, seen: "Survey") -> str | None:
 def open_kube(files: Files, layout: Layout, settings: KubeSettings) -> Kube | None:
     """Return the API server that the settings or the layout's kubeconfig name; ``None`` if neither names one.
 
-    Raises ``SourceError`` only where a kubeconfig was named that cannot be used.
+    One that was named and cannot be used answers every question with why: the other sources go on.
     """
     if settings.kubeconfig is not None:
-        return Kube(read_kubeconfig(files, settings.kubeconfig, server=settings.server), settings)
+        try:
+            return Kube(read_kubeconfig(files, settings.kubeconfig, server=settings.server), settings)
+        except SourceError as error:  # etcd and the keys are captured all the same
+            return Kube.unusable(error, settings)
     for path in layout.kubeconfig:
         if files.exists(path):
             with suppress(SourceError):  # what is wrong with it, closure says; the sources say that they lack it

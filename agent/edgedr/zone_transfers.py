@@ -1,7 +1,7 @@
 """Zones as they are asked for: ``[[sources.dns.transfers]]``, what can be wrong with it, and asking."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from edgedr.credentials import Credential
@@ -12,6 +12,7 @@ from edgedr.node.nameservers import ALGORITHMS, Nameserver, TransferError, Trans
 from edgedr.node.zonefile import Zone, zone_name
 
 _MAX_DEADLINE = timedelta(hours=1)
+_MAX_STALLS = 2  # zones that a server may begin to send and not end: one may be odd, two are the server's fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,26 +62,32 @@ def ask_for_zones(transfers: Iterable[Transfer], most: int) -> Iterator[Answer]:
 def transfer_problems(transfers: Iterable[Transfer]) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with transfers: where, and what. What could be a secret is not shown."""
     for number, each in enumerate(transfers, 1):
-        for field, text in (
+        for setting, text in (
             *_server_problems(each),
             *_zones_problems(each.zones),
             *_key_problems(each),
         ):
-            yield f"[sources.dns] transfers #{number} {field}", text
+            yield f"[sources.dns] transfers #{number} {setting}", text
 
 
 @dataclass(slots=True)
 class _Server:
-    """A nameserver and what it was found to be: ``silent`` is the zone to which it did not answer at all."""
+    """A nameserver and what it was found to be.
+
+    ``silent`` is the zone to which it did not answer at all, ``stalled`` are those that it was sending for too long.
+    """
 
     settings: Transfer
     silent: str | None = None
+    stalled: list[str] = field(default_factory=list)
 
     def ask(self, zone: str, most: int) -> Zone:
         """Ask for a zone. Raises ``SourceError``."""
         where = f"zone {zone} was not asked for at {self.settings.server}"
         if self.silent is not None:  # with a deadline for each of its zones, a dead server would hold us for hours
             raise SourceError(f"{where}: no answer for {self.silent} either")
+        if len(self.stalled) >= _MAX_STALLS:
+            raise SourceError(f"{where}: it did not come to an end with {' and '.join(self.stalled)} either")
         try:
             server, key = Nameserver.parse(self.settings.server), self._key()
         except (ValueError, ConfigurationError) as error:
@@ -89,6 +96,7 @@ class _Server:
             return transfer(server, zone, key, within=self.settings.deadline, most=most)
         except TransferError as error:
             self.silent = zone if error.silent else None
+            self.stalled += [zone] if error.stalled else []
             raise
 
     def _key(self) -> TransferKey | None:

@@ -1,6 +1,6 @@
 """``edgedr backup``."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
@@ -8,11 +8,14 @@ from edgedr.backup import Identity, Outcome, Task, back_up
 from edgedr.cli import terminal
 from edgedr.cli.closure import print_closure
 from edgedr.cli.parser import Arguments
-from edgedr.errors import IncompleteBackup
+from edgedr.errors import IncompleteBackup, StorageError
+from edgedr.inventory import SourceRecord
 from edgedr.log import Log
-from edgedr.model import CLOSURE, Finding, Severity, SourceResult, Status
+from edgedr.model import CLOSURE, Class, Finding, Manifest, Severity, SourceResult, Status
 from edgedr.repository.chains import clones, highest_sequence
+from edgedr.repository.names import Place
 from edgedr.repository.parents import ParentCache
+from edgedr.repository.repository import Repository
 from edgedr.settings import Settings, load
 from edgedr.sources.certificates import FIRST_TO_EXPIRE
 from edgedr.state import State, machine_mark, next_state
@@ -27,6 +30,19 @@ from edgedr.wiring import (
     open_state,
 )
 
+_ARTIFACTS = {"etcd": "etcd.db", "sqlite": "state.db"}
+_UNHAD = frozenset({Status.MISSING, Status.ELSEWHERE})
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A backup that was made: what came of it, what is odd about it, where it lies, and how much that is, in bytes."""
+
+    outcome: Outcome
+    said: tuple[str, ...]
+    place: str
+    stored: int
+
 
 def backup(arguments: Arguments) -> int:
     """Capture this node now."""
@@ -36,10 +52,12 @@ def backup(arguments: Arguments) -> int:
         with terminal.watching(quiet=arguments.json) as watcher:
             state, said, outcome = _run(settings, watcher, full=arguments.full)
         directory.save(state)
+    repository = open_repository(settings)
+    made = _Made(outcome, tuple(said), repository.storage.describe(), _stored(repository, outcome.manifest))
     if arguments.json:
-        terminal.say_json(_document(outcome, said))
+        terminal.say_json(_document(made))
     else:
-        _print(outcome, said)
+        _print(made)
     if outcome.missing:
         lacking = ", ".join(_lacking(name, outcome.manifest.sources[name]) for name in outcome.missing)
         raise IncompleteBackup(
@@ -94,36 +112,63 @@ def _run(settings: Settings, watcher: Watcher, *, full: bool) -> tuple[State, li
     return replace(state, damaged=alive, lineage=outcome.manifest.lineage), said, outcome
 
 
-def _print(outcome: Outcome, said: list[str]) -> None:
-    manifest = outcome.manifest
-    for name, source in manifest.sources.items():
-        record = outcome.inventory.sources[name]
-        if name == CLOSURE or record.status is Status.ABSENT:
-            continue
-        facts = ", ".join(terminal.plural(number, noun.removesuffix("s")) for noun, number in source.counts.items())
-        if name == "etcd" and manifest.etcd is not None:
-            artifact = manifest.artifact("etcd.db")
-            held = terminal.size(artifact.size) if artifact else ""
-            facts = f"{held}  revision {manifest.etcd.revision}, version {manifest.etcd.version}, {facts}"
-        terminal.line(name, f"{record.status}: {record.reason}" if record.reason else facts or "ok")
-        if name == "certificates" and FIRST_TO_EXPIRE in record.facts:
-            terminal.line("", f"first to expire: {record.facts[FIRST_TO_EXPIRE]}")
-        for finding in record.findings:
-            _print_finding(finding)
-    print_closure(outcome.inventory.sources[CLOSURE])
-    for left in outcome.inventory.left_out:
+def _stored(repository: Repository, manifest: Manifest) -> int:
+    """Return the bytes of all objects of a backup, as `list` counts them."""
+    places = (Place(kind, manifest.site, manifest.node, manifest.id) for kind in Class)
+    try:
+        return sum(stored.size for place in places for stored in repository.storage.list(place.prefix))
+    except StorageError:  # it is committed: that nobody can count it is no reason to fail
+        return manifest.sealed_size
+
+
+def _print(made: _Made) -> None:
+    manifest, inventory = made.outcome.manifest, made.outcome.inventory
+    for name in manifest.sources:
+        if name != CLOSURE and inventory.sources[name].status is not Status.ABSENT:
+            _print_source(name, manifest, inventory.sources[name])
+    print_closure(inventory.sources[CLOSURE], manifest)
+    for left in inventory.left_out:
         terminal.line("", f"left out {left.path}: {left.reason}")
-    for odd in said:
+    for odd in made.said:
         terminal.warn(odd)
     terminal.line(
         "committed",
         str(manifest.id),
         str(manifest.kind),
-        terminal.size(manifest.sealed_size),
+        terminal.size(made.stored),
         str(manifest.proof),
-        f"{outcome.seconds:.1f} s",
+        f"{made.outcome.seconds:.1f} s",
     )
+    terminal.line("at", made.place, "on this node only: copy it away")
     terminal.line("why", *manifest.reasons[:1])
+
+
+def _print_source(name: str, manifest: Manifest, record: SourceRecord) -> None:
+    if record.status in _UNHAD:
+        terminal.line(name, f"{record.status}: {record.reason}")
+    else:
+        terminal.line(name, *_held(name, manifest, record))
+    if record.status is Status.PARTIAL:
+        terminal.line("  partial", record.reason or "")
+    if FIRST_TO_EXPIRE in record.facts:
+        terminal.line("", f"{FIRST_TO_EXPIRE}: {record.facts[FIRST_TO_EXPIRE]}")
+    for finding in record.findings:
+        _print_finding(finding)
+
+
+def _held(name: str, manifest: Manifest, record: SourceRecord) -> tuple[str, ...]:
+    """Say what is in the backup of a source; of a datastore, how large it is and when in its own time."""
+    counted = terminal.counts(manifest.sources[name].counts)
+    artifact = manifest.artifact(_ARTIFACTS.get(name, ""))
+    if artifact is None:
+        return (counted or "ok",)
+    etcd = manifest.etcd if name == "etcd" else None
+    facts = (
+        f"revision {etcd.revision if etcd else record.facts.get('revision', 'unknown')}",
+        f"version {etcd.version}" if etcd else "",
+        counted,
+    )
+    return terminal.size(artifact.size), ", ".join(terminal.joined(fact) for fact in facts if fact)
 
 
 def _print_finding(finding: Finding) -> None:
@@ -135,7 +180,8 @@ def _print_finding(finding: Finding) -> None:
         terminal.line("", f"hint: {finding.hint}")
 
 
-def _document(outcome: Outcome, said: list[str]) -> dict[str, object]:
+def _document(made: _Made) -> dict[str, object]:
+    outcome = made.outcome
     manifest = outcome.manifest
     return {
         "id": str(manifest.id),
@@ -143,6 +189,8 @@ def _document(outcome: Outcome, said: list[str]) -> dict[str, object]:
         "reasons": list(manifest.reasons),
         "parent": str(manifest.parent) if manifest.parent else None,
         "sealed_bytes": manifest.sealed_size,
+        "stored_bytes": made.stored,
+        "repository": made.place,
         "artifacts": {a.name: {"bytes": a.size, "sealed_bytes": a.sealed_size} for a in manifest.artifacts},
         "sources": {
             name: {"status": str(record.status), "reason": record.reason, "counts": manifest.sources[name].counts}
@@ -156,5 +204,5 @@ def _document(outcome: Outcome, said: list[str]) -> dict[str, object]:
             {"severity": str(f.severity), "subject": f.subject, "text": f.text, "hint": f.hint}
             for f in outcome.findings
         ],
-        "warnings": said,
+        "warnings": list(made.said),
     }

@@ -5,19 +5,20 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from edgedr import durable
 from edgedr.cli import terminal
-from edgedr.cli.config import places, what_runs
+from edgedr.cli.config import left_out, places, what_runs
 from edgedr.cli.parser import Arguments
 from edgedr.errors import ConfigurationError
 from edgedr.layouts import why_unknown
 from edgedr.locations import root_problems
 from edgedr.model import NAME, SCHEMA
-from edgedr.sealing.identities import make_identity
+from edgedr.sealing.identities import NewIdentity, make_identity
 from edgedr.sealing.recipients import Recipient, parse_recipient, seal_text
 from edgedr.sealing.signatures import Signer, allowed_signers_line
 from edgedr.settings import Settings, load, parse
@@ -29,25 +30,61 @@ _TRIES = 3
 
 def init(arguments: Arguments) -> int:
     """Find the layout, write configuration and signing key, prove the recipients. Running it again proves again."""
+    try:
+        return _init(arguments)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(_what_stands(arguments)) from interrupt
+
+
+def _init(arguments: Arguments) -> int:
     durable.sweep(arguments.config)  # of an `init` that was killed
+    identity = None
     if arguments.config.exists():
         settings = load(arguments.config)
         _refuse_changes(arguments, settings)
         terminal.line("exists", f"{arguments.config}, left as it is")
     else:
-        settings = _configure(arguments)
+        identity = make_identity() if arguments.new_identity else None
+        settings = _configure(arguments, identity)
     directory = StateDirectory(settings.state.path)
-    with directory.lock():
-        signer = _signing_key(settings, directory)
-        state = directory.load() or _new_state(settings)
-        directory.save(state)  # before anyone is asked: what nobody proves must not pass for proven
-        for fingerprint in _proofs(settings.recipients, state, unproven=arguments.unproven):
-            state = replace(state, proven=(*state.proven, fingerprint))
-            directory.save(state)
-    terminal.say("keep this line beside the identity; a restore elsewhere asks for it (allowed_signers):")
+    with ExitStack() as last:
+        if identity is not None:  # shown whatever happens from here on: its recipient stands in the configuration
+            last.callback(_show_once, identity)
+        with directory.lock():
+            signer = _signing_key(settings, directory)
+            state = directory.load() or _new_state(settings)
+            directory.save(state)  # before anyone is asked: what nobody proves must not pass for proven
+            last.close()
+            for fingerprint in _proofs(settings.recipients, state, unproven=arguments.unproven):
+                state = replace(state, proven=(*state.proven, fingerprint))
+                directory.save(state)
+    terminal.sentence("keep this line beside the identity; a restore elsewhere asks for it (allowed_signers):")
     terminal.say(f"  {allowed_signers_line(settings.node.site, settings.node.name, signer.public)}")
     terminal.line("next", "edgedr config check; edgedr backup")
     return 0
+
+
+def _show_once(identity: NewIdentity) -> None:
+    terminal.sentence("a new identity. It is shown once and kept nowhere on this node: store it away from here now.")
+    terminal.say(f"# public key: {identity.recipient}")
+    terminal.say(identity.secret)
+
+
+def _what_stands(arguments: Arguments) -> str:
+    """Say of an interrupted `init` what it has done, and how to go on."""
+    if not arguments.config.exists():
+        return "interrupted; nothing was written"
+    settings = load(arguments.config)
+    directory = StateDirectory(settings.state.path)
+    state = directory.load()
+    again = f"run `edgedr init --site {settings.node.site}` again"
+    if state is None or not directory.signing_key.exists():
+        return f"interrupted; {arguments.config} is written, the signing key is not: {again}"
+    there = f"interrupted; {arguments.config} and {directory.signing_key} are written"
+    unproven = [str(each) for each in settings.recipients if each.fingerprint not in state.proven]
+    if not unproven:
+        return f"{there}, and all recipients proven: {again} for the line that a restore elsewhere asks for"
+    return f"{there}, but nobody has proven that {', '.join(unproven)} can open backups: {again} with the identity"
 
 
 def _refuse_changes(arguments: Arguments, settings: Settings) -> None:
@@ -72,7 +109,7 @@ def _refuse_changes(arguments: Arguments, settings: Settings) -> None:
         )
 
 
-def _configure(arguments: Arguments) -> Settings:
+def _configure(arguments: Arguments, identity: NewIdentity | None) -> Settings:
     recipients = [parse_recipient(text) for text in arguments.recipient]
     if not recipients and not arguments.new_identity:
         raise ConfigurationError(
@@ -92,12 +129,8 @@ def _configure(arguments: Arguments) -> Settings:
             raise ConfigurationError(
                 f"{name!r} cannot be the {what}'s name", hint="use lower case letters, digits, dots and hyphens"
             )
-    if arguments.new_identity:
-        identity = make_identity()
+    if identity is not None:
         recipients.append(parse_recipient(identity.recipient))
-        terminal.say("a new identity. It is shown once and kept nowhere on this node: store it away from here now.")
-        terminal.say(f"# public key: {identity.recipient}")
-        terminal.say(identity.secret)
     state = arguments.state or Path("/var/lib/edgedr")
     text = render(
         site=arguments.site,
@@ -113,9 +146,10 @@ def _configure(arguments: Arguments) -> Settings:
         terminal.line("found", f"unknown: {why_unknown(node.root)}; only what [sources.…] names will be taken")
     else:
         terminal.line("found", *what_runs(node))
-        for label, place in places(node):
-            terminal.line(f"  {label}", place)
-    terminal.line("will take", ", ".join(source.name for source in settings.sources))
+        for label, found in places(node):
+            terminal.line(f"  {label}", ", ".join(found))
+    without = left_out(settings, node)
+    terminal.line("will take", ", ".join(source.name for source in settings.sources if source.name not in without))
     durable.make_directory(arguments.config.absolute().parent, mode=0o755)
     with durable.create(arguments.config) as out:
         out.write(text.encode())
@@ -183,9 +217,11 @@ def _proofs(recipients: Sequence[Recipient], state: State, *, unproven: bool) ->
 def _challenge(recipient: Recipient) -> None:
     answer = "-".join(f"{secrets.randbelow(10_000):04d}" for _ in range(3))
     challenge = base64.b64encode(seal_text(answer.encode(), [recipient])).decode()
-    terminal.say(f"prove that someone can open the backups for {recipient}.")
-    terminal.say("where the identity is, run this and paste the answer here")
-    terminal.say("(or, with age alone: put what is in the quotes through `base64 -d | age -d -i key.txt`):")
+    terminal.sentence(f"prove that someone can open the backups for {recipient}.")
+    terminal.sentence(
+        "where the identity is, run this and paste the answer here "
+        "(or, with age alone: put what is in the quotes through `base64 -d | age -d -i key.txt`):"
+    )
     terminal.say(f"  edgedr keys prove --identity key.txt '{challenge}'")
     for _ in range(_TRIES):
         print("> ", end="", flush=True)

@@ -1,16 +1,19 @@
 """``edgedr list`` and ``edgedr show``: what is there. Only manifests and sizes are read; ``verify`` proves."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 
 from edgedr.cli import terminal
-from edgedr.cli.closure import closure_document, print_closure, read_closure, verdict
+from edgedr.cli.closure import closure_document, has_snapshot, print_closure, read_closure, verdict
+from edgedr.cli.inventories import read_inventory
 from edgedr.cli.keyring import identities
 from edgedr.cli.parser import SOURCES, Arguments
 from edgedr.cli.places import chosen, listed, open_place
-from edgedr.errors import Damaged, NoSuchBackup
-from edgedr.model import CLOSURE, Manifest, SourceResult, Status
+from edgedr.errors import Damaged, NoSuchBackup, StorageError
+from edgedr.inventory import Inventory, SourceRecord
+from edgedr.locations import Locations
+from edgedr.model import CLOSURE, Manifest, Status
 from edgedr.repository import chains
 from edgedr.repository.chains import chain_of, clones, dependents
 from edgedr.repository.names import VERSION, Place
@@ -18,6 +21,7 @@ from edgedr.repository.repository import Listed, Repository
 
 _DAMAGED = "damaged: "
 _SHOWN = 6  # nodes named in a message
+_DATASTORES = ("etcd", "sqlite")
 
 
 def list_backups(arguments: Arguments) -> int:
@@ -45,15 +49,28 @@ def list_backups(arguments: Arguments) -> int:
                 str(backup.place.kind),
                 terminal.size(sum(backup.objects.values())),
                 str(backup.manifest.proof) if backup.manifest and not _damaged(conditions[backup.place]) else "-",
-                conditions[backup.place],
+                _to_know(backup, conditions[backup.place]),
             )
             for backup in of_node
         ]
         terminal.table(("backup", "age", "class", "size", "proof", ""), rows, right=(1, 3))
+    proven = {backup.manifest.proof for backup in backups if backup.manifest and not _damaged(conditions[backup.place])}
+    for proof in sorted(proven):
+        terminal.say(f"{proof}: {proof.meaning}")
     twins = clones([backup.manifest for backup in backups if backup.manifest is not None])
     if twins:
         terminal.warn(f"two machines write as one node: {', '.join(twins[:4])}", "give one of them another name")
     return 0
+
+
+def _to_know(backup: Listed, condition: str) -> str:
+    """Say what is to know of a backup: its condition, and where it is no fault that it has no datastore."""
+    if backup.manifest is None or _damaged(condition) or has_snapshot(backup.manifest):
+        return condition
+    found = (backup.manifest.sources.get(name) for name in _DATASTORES)
+    elsewhere = any(source is not None and source.status is Status.ELSEWHERE for source in found)
+    said = "no datastore: another node captured it" if elsewhere else ""
+    return ", ".join(filter(None, (condition, said)))
 
 
 def _refuse_nothing(repository: Repository, arguments: Arguments) -> None:
@@ -82,11 +99,12 @@ def show(arguments: Arguments) -> int:
     if arguments.closure:
         record = read_closure(repository, here, chain, identities(arguments))
         if arguments.json:
-            terminal.say_json({"id": str(backup.id), **closure_document(record)})
+            terminal.say_json({"id": str(backup.id), **closure_document(record, backup.manifest)})
         else:
             terminal.line("backup", str(backup.id))
-            print_closure(record)
+            print_closure(record, backup.manifest)
         return 0
+    inventory = _inventory(repository, here, chain, arguments)
     if arguments.json:
         terminal.say_json(
             {
@@ -100,11 +118,30 @@ def show(arguments: Arguments) -> int:
                 "etcd": _etcd(backup.manifest),
                 "distribution": backup.manifest.distribution,
                 "kubernetes_version": backup.manifest.kubernetes_version,
+                "lacking": _reasons(inventory),
             }
         )
         return 0
     _print(backup, backup.manifest, chain, backups)
+    _print_sources(backup.manifest, inventory)
+    if backup.manifest.etcd is not None:
+        terminal.say()
+        terminal.line("etcd", f"version {backup.manifest.etcd.version}", f"revision {backup.manifest.etcd.revision}")
+        terminal.line("", f"cluster {backup.manifest.etcd.cluster_id}", f"member {backup.manifest.etcd.member_id}")
+    for problem in backup.damage:
+        terminal.say(terminal.colour(f"damaged: {problem}", "bad"))
     return 0
+
+
+def _inventory(
+    repository: Repository, here: Locations | None, chain: Sequence[Manifest], arguments: Arguments
+) -> Inventory | None:
+    """Return what is sealed, where it is at hand; a backup of which that cannot be read is shown all the same."""
+    try:
+        return read_inventory(repository, here, chain, identities(arguments))
+    except (Damaged, StorageError) as error:
+        terminal.warn(f"what is sealed in {chain[-1].id} cannot be read: {error.message}", "`edgedr verify --all`")
+        return None
 
 
 def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backups: Sequence[Listed]) -> None:
@@ -123,15 +160,15 @@ def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backup
     for reason in manifest.reasons[1:]:
         terminal.line("", reason)
     if len(chain) > 1:
-        total = sum(link.sealed_size for link in chain)
+        by_id = chains.by_id(backups)
+        total = sum(sum(by_id[link.id].objects.values()) for link in chain)
         terminal.line(
             "chain", f"1 full + {terminal.plural(len(chain) - 1, 'delta')}", f"{terminal.size(total)} to download"
         )
         terminal.line("", f"from {chain[0].id}")
     following = dependents(backup.id, backups)
     if following:
-        depend = "depends" if len(following) == 1 else "depend"
-        terminal.line("", f"{terminal.plural(len(following), 'later backup')} {depend} on it")
+        terminal.line("needed by", terminal.plural(len(following), "later backup"))
     terminal.line("proof", f"{manifest.proof} when it was made: {manifest.proof.meaning}")
     closure = verdict(manifest)
     if closure:
@@ -143,33 +180,62 @@ def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backup
         for a in manifest.artifacts
     ]
     terminal.table(("artifact", "class", "plain", "sealed", "segments"), artifacts, right=(2, 3, 4))
+
+
+def _print_sources(manifest: Manifest, inventory: Inventory | None) -> None:
+    """Print what each source holds, then why that is not all: as the inventory says, or how to see that."""
+    shown = _in_order(manifest)
     terminal.say()
-    sources = [
-        (
-            name,
-            str(source.status),
-            ", ".join(terminal.plural(number, noun.removesuffix("s")) for noun, number in source.counts.items()),
-        )
-        for name, source in _in_order(manifest)
+    rows = [
+        (name, str(manifest.sources[name].status), terminal.counts(manifest.sources[name].counts)) for name in shown
     ]
-    terminal.table(("source", "status", "holds"), sources)
-    for name, source in _in_order(manifest):
-        if source.reason:
-            terminal.line(str(source.status), f"{name}: {source.reason}")
-    if manifest.etcd is not None:
-        terminal.say()
-        terminal.line("etcd", f"version {manifest.etcd.version}", f"revision {manifest.etcd.revision}")
-        terminal.line("", f"cluster {manifest.etcd.cluster_id}", f"member {manifest.etcd.member_id}")
-    for problem in backup.damage:
-        terminal.say(terminal.colour(f"damaged: {problem}", "bad"))
+    terminal.table(("source", "status", "holds"), rows)
+    reasons = _reasons(inventory)
+    by_reason: dict[tuple[Status, str], list[str]] = {}
+    for name in shown:
+        status = manifest.sources[name].status
+        if status is not Status.OK:
+            by_reason.setdefault((status, reasons.get(name) or _sealed(status, manifest)), []).append(name)
+    for (status, reason), names in by_reason.items():
+        terminal.line(str(status), f"{', '.join(names)}: {reason}")
+    certificates = inventory.sources.get("certificates") if inventory else None
+    if certificates is not None:
+        _print_first_to_expire(certificates)
 
 
-def _in_order(manifest: Manifest) -> Iterator[tuple[str, SourceResult]]:
-    """Yield what this node has, in the order of the table; closure is said apart, and sources of old go last."""
-    for name in sorted(manifest.sources, key=lambda name: (name not in SOURCES, _place_of(name), name)):
-        source = manifest.sources[name]
-        if name != CLOSURE and source.status is not Status.ABSENT:
-            yield name, source
+def _print_first_to_expire(record: SourceRecord) -> None:
+    from edgedr.sources.certificates import FIRST_TO_EXPIRE  # noqa: PLC0415 - `list` does without
+
+    if FIRST_TO_EXPIRE in record.facts:
+        terminal.line(FIRST_TO_EXPIRE, record.facts[FIRST_TO_EXPIRE])
+
+
+def _reasons(inventory: Inventory | None) -> dict[str, str]:
+    """Return why each source that is not whole here is not."""
+    found = inventory.sources.items() if inventory else ()
+    return {
+        name: record.reason
+        for name, record in found
+        if record.reason and record.status not in {Status.OK, Status.ABSENT} and name != CLOSURE
+    }
+
+
+def _sealed(status: Status, manifest: Manifest) -> str:
+    """Say as much as a manifest may, and how to see the rest."""
+    if status is Status.ELSEWHERE:
+        return "another node of the cluster captured it"
+    command = terminal.joined(f"edgedr show {manifest.id} --identity FILE")
+    return (
+        f"part is missing: {command} says what"
+        if status is Status.PARTIAL
+        else f"it could not be captured: {command} says why"
+    )
+
+
+def _in_order(manifest: Manifest) -> list[str]:
+    """Return what this node has, in the order of the table; closure is said apart, and sources of old go last."""
+    names = sorted(manifest.sources, key=lambda name: (name not in SOURCES, _place_of(name), name))
+    return [name for name in names if name != CLOSURE and manifest.sources[name].status is not Status.ABSENT]
 
 
 def _place_of(name: str) -> int:
@@ -220,6 +286,7 @@ def _row(backup: Listed, condition: str) -> dict[str, object]:
         "proof": str(manifest.proof) if manifest else None,
         "complete": manifest.complete if manifest else None,
         "condition": condition or "ok",
+        "snapshot": has_snapshot(manifest) if manifest else None,
         "artifacts": [
             {"name": a.name, "class": str(a.kind), "bytes": a.size, "sealed_bytes": a.sealed_size, "sha256": a.sha256}
             for a in (manifest.artifacts if manifest else ())

@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import re
+import resource
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ _SECRET = re.compile(r"AGE-(?:SECRET-KEY|PLUGIN-[A-Z0-9]+)-1[A-Z0-9]+", re.IGNOR
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core holds keys in the clear
     os.umask(0o077)  # every file is made with its own mode; this is for what libraries may write
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text at all
@@ -37,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _let_go_of_stdout()
         return _UNREAD
-    except KeyboardInterrupt:
-        print("interrupted; what was begun will be swept by the next run", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:  # a command that has written more than the next run sweeps says so in it
+        terminal.complain("", str(interrupt) or "interrupted; what was begun will be swept by the next run")
         return _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the boundary: a bug becomes a message and exit code 1
         return _bug(error)
@@ -83,7 +85,7 @@ def _bug(error: Exception) -> int:
     import traceback  # noqa: PLC0415
 
     frames = traceback.extract_tb(error.__traceback__)
-    terminal.complain("error: ", f"bug in edgedr: {type(error).__name__}: {_veiled(str(error))}")
+    terminal.complain("error: ", f"bug in edgedr: {type(error).__name__}")
     for frame in frames[-4:]:
         terminal.complain("  ", f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}")
     terminal.complain(terminal.HINT, "please report these lines; earlier backups are untouched")

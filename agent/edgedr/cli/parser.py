@@ -1,7 +1,7 @@
 """The commands and their options: one typed table. Nothing heavy is imported to read them."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeAlias
@@ -22,6 +22,12 @@ SOURCES = (
     "objects",
 )
 
+_ALWAYS = (0, 1, 2)
+_GROUPS = {
+    "config": "`config check`: check the configuration, and say what would be captured",
+    "keys": "`keys prove`: answer the challenge of `edgedr init`, with the identity",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -32,6 +38,8 @@ class Command:
     options: Callable[[argparse.ArgumentParser], None]
     function: tuple[str, str]
     example: str
+    codes: tuple[int, ...]
+    """Exit codes that it may end with, beside those that all have."""
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +74,18 @@ def _init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, help="where the node's / is (default: /)")
     parser.add_argument("--recipient", action="append", default=[], metavar="age1…", help="who can open the backups")
     parser.add_argument("--new-identity", action="store_true", help="make an identity and show it once")
-    parser.add_argument("--repository", type=Path, metavar="DIR", help="where backups are committed")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="where the node remembers (never a shared disk)")
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        metavar="DIR",
+        help="where backups are committed (default: repository/ below --state)",
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="where the node remembers, never a shared disk (default: /var/lib/edgedr)",
+    )
     parser.add_argument("--unproven", action="store_true", help="do not ask for proof that a recipient can decrypt")
 
 
@@ -83,7 +101,11 @@ def _list(parser: argparse.ArgumentParser) -> None:
 
 def _which(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     parser.add_argument(
-        "id", nargs="?", default=default, metavar="ID", help="an id, shortened while unique, its sequence, or `latest`"
+        "id",
+        nargs="?",
+        default=default,
+        metavar="ID",
+        help="an id, shortened while unique, its sequence, or `latest`; without it, the newest is taken",
     )
     parser.add_argument("--at", metavar="TIME", help="the newest backup made at this time or before")
 
@@ -107,12 +129,28 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     _json(parser)
 
 
+def _source(text: str) -> str:
+    if text in SOURCES:
+        return text
+    import difflib  # noqa: PLC0415 - only a mistake pays for it
+
+    close = difflib.get_close_matches(text.lower(), SOURCES, n=1)
+    instead = f"did you mean {close[0]}?" if close else f"the sources are {', '.join(SOURCES)}"
+    raise argparse.ArgumentTypeError(f"{text!r} is no source; {instead}")
+
+
 def _restore(parser: argparse.ArgumentParser) -> None:
     _which(parser)
     parser.add_argument(
         "--to", type=Path, required=True, metavar="DIR", help="extract into this new or empty directory"
     )
-    parser.add_argument("--only", action="append", choices=SOURCES, help="only this source; may be repeated")
+    parser.add_argument(
+        "--only",
+        action="append",
+        type=_source,
+        metavar="SOURCE",
+        help=f"only this source; may be repeated: {', '.join(SOURCES)}",
+    )
     parser.add_argument("--allow-unsigned", action="store_true", help="restore even without a signature to believe")
     _place(parser)
     _key(parser)
@@ -132,16 +170,32 @@ COMMANDS: tuple[Command, ...] = (
         _init,
         ("edgedr.cli.init", "init"),
         "edgedr init --site plant-7 --recipient age1…",
+        (5, 11),
     ),
-    Command(("backup",), "capture this node now", _backup, ("edgedr.cli.backup", "backup"), "edgedr backup"),
-    Command(("list",), "list the backups", _list, ("edgedr.cli.look", "list_backups"), "edgedr list"),
-    Command(("show",), "show what is in a backup", _show, ("edgedr.cli.look", "show"), "edgedr show latest"),
+    Command(
+        ("backup",),
+        "capture this node now",
+        _backup,
+        ("edgedr.cli.backup", "backup"),
+        "edgedr backup",
+        (3, 4, 5, 7, 11),
+    ),
+    Command(("list",), "list the backups", _list, ("edgedr.cli.look", "list_backups"), "edgedr list", (5, 8)),
+    Command(
+        ("show",),
+        "show what is in a backup",
+        _show,
+        ("edgedr.cli.look", "show"),
+        "edgedr show latest",
+        (5, 6, 7, 8),
+    ),
     Command(
         ("verify",),
         "prove backups: hashes and signatures (L1), with an identity that they decrypt (L2)",
         _verify,
         ("edgedr.cli.verify", "verify"),
         "edgedr verify --all",
+        (5, 6, 7, 8, 9),
     ),
     Command(
         ("restore",),
@@ -149,6 +203,7 @@ COMMANDS: tuple[Command, ...] = (
         _restore,
         ("edgedr.cli.restore", "restore"),
         "edgedr restore latest --to /srv/restored --identity key.txt",
+        (3, 5, 6, 7, 8, 9),
     ),
     Command(
         ("config", "check"),
@@ -156,6 +211,7 @@ COMMANDS: tuple[Command, ...] = (
         _json,
         ("edgedr.cli.config", "check"),
         "edgedr config check",
+        (4, 5),
     ),
     Command(
         ("keys", "prove"),
@@ -163,8 +219,17 @@ COMMANDS: tuple[Command, ...] = (
         _prove,
         ("edgedr.cli.keys", "prove"),
         "edgedr keys prove 'YWdlLWVuY3J5cHRpb24…' --identity key.txt",
+        (5, 6, 7),
     ),
 )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _table(codes: Iterable[int]) -> str:
+    return "exit codes:\n" + "\n".join(f"  {code:>2}  {meaning}" for code, meaning in EXIT_CODES if code in codes)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -186,11 +251,10 @@ def _meant(words: Sequence[str]) -> tuple[Command, ...]:
 
 def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the parser of the whole command line, or of what is needed for one that consists of ``words``."""
-    codes = "\n".join(f"  {code:>2}  {meaning}" for code, meaning in EXIT_CODES)
     parser = _Parser(
         prog="edgedr",
         description="Disaster recovery for edge Kubernetes control planes.",
-        epilog=f"exit codes:\n{codes}",
+        epilog=_table([code for code, _ in EXIT_CODES]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"edgedr {__version__}")
@@ -202,14 +266,14 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
         if len(command.words) > 1:
             word = command.words[0]
             if word not in groups:
-                group = top.add_parser(word, help=f"see `edgedr {word} --help`")
+                group = top.add_parser(word, help=_GROUPS[word], description=_sentence(_GROUPS[word]))
                 groups[word] = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
             within = groups[word]
         sub = within.add_parser(
             command.words[-1],
             help=command.summary,
-            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-            epilog=f"example:\n  {command.example}\n\nexit codes:\n{codes}",
+            description=_sentence(command.summary),
+            epilog=f"example:\n  {command.example}\n\n{_table((*_ALWAYS, *command.codes))}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.options(sub)

@@ -1,20 +1,31 @@
 """``edgedr restore``: extract a backup into a directory."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
+from edgedr.archive import OWN
 from edgedr.cli import terminal
 from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
 from edgedr.cli.places import chosen, listed, open_place
 from edgedr.errors import Damaged, IncompleteBackup, RestoreStopped, WrongKey
-from edgedr.model import CLOSURE, Manifest, Severity, Status
-from edgedr.recovery.recover import Extracted, Order, recover
+from edgedr.model import CLOSURE, BackupId, Manifest, Severity, Status
+from edgedr.recovery.recover import FILES, Extracted, Order, recover
 from edgedr.repository import chains
-from edgedr.repository.repository import Listed
+from edgedr.repository.repository import Listed, Repository
 from edgedr.sealing.signatures import PublicKey, principal
 from edgedr.sources.table import SourceTable
+
+_TO_READ = {
+    "addresses": "addresses/plan.txt",
+    "machine": "machine/machine.txt",
+    "certificates": "certificates/ledger.txt",
+    "serviceaccounts": "serviceaccounts/summary.txt",
+    "objects": "kubernetes/contents.txt",
+}
+"""What a person reads first of each source."""
 
 
 def restore(arguments: Arguments) -> int:
@@ -22,7 +33,7 @@ def restore(arguments: Arguments) -> int:
     repository, here = open_place(arguments)
     backups = listed(repository, arguments)
     backup = chosen(backups, arguments)
-    _refuse_absent(backup, backups, arguments.only or ())
+    _refuse_absent(repository, backup, backups, arguments.only or ())
     keys = identities(arguments)
     if not keys:
         raise WrongKey(
@@ -58,15 +69,13 @@ def _say_what_is_missing(
     done: Extracted, backup: Listed, backups: Sequence[Listed], only: Sequence[str] | None
 ) -> None:
     """End with 3 where a source that was asked for is not, or not wholly, in the backup: nobody may rely on it."""
-    lacking = [
-        (name, "" if record.status is Status.MISSING else "all of ")
-        for name, record in done.inventory.sources.items()
-        if not record.status.whole and name != CLOSURE and (only is None or name in only)
-    ]
-    if lacking:
+    partial, missing = _of(done, Status.PARTIAL, only), _of(done, Status.MISSING, only)
+    if partial or missing:
+        held = {"only part of": partial, "nothing of": missing}
+        told = "; ".join(f"{what}: {', '.join(names)}" for what, names in held.items() if names)
+        lacking = [name for name in done.inventory.sources if name in {*partial, *missing}]
         raise IncompleteBackup(
-            f"{backup.id} is restored, but it never held: {', '.join(part + name for name, part in lacking)}",
-            hint="; ".join(_who_holds(name, backup, backups) for name, _ in lacking),
+            f"{backup.id} is restored; it held {told}", hint="; ".join(_who_holds(lacking, backup, backups))
         )
     record = done.inventory.sources.get(CLOSURE)
     if record is not None and not record.status.whole and only is None:
@@ -76,27 +85,80 @@ def _say_what_is_missing(
         )
 
 
-def _who_holds(name: str, backup: Listed, backups: Sequence[Listed]) -> str:
-    """Name the newest backup of the same node that has all of a source, as far as its manifest and chain tell."""
+def _of(done: Extracted, status: Status, only: Sequence[str] | None) -> list[str]:
+    """Return the sources of that status, among those that were asked for."""
+    return [
+        name
+        for name, record in done.inventory.sources.items()
+        if record.status is status and name != CLOSURE and (only is None or name in only)
+    ]
+
+
+def _who_holds(names: Sequence[str], backup: Listed, backups: Sequence[Listed]) -> Iterator[str]:
+    """Say which newest backups of the same node have all of these sources, and of which there is none."""
+    better: dict[BackupId, list[str]] = {}
+    nowhere = []
+    for name in names:
+        other = _newest((one for one in backups if _node(one) == _node(backup)), name, backups)
+        if other is None:
+            nowhere.append(name)
+        else:
+            better.setdefault(other.id, []).append(name)
+    for other_id, held in better.items():
+        only = " ".join(f"--only {name}" for name in held)
+        yield f"{other_id} holds {', '.join(held)}: edgedr restore {other_id} {only} …"
+    if nowhere:
+        yield f"no backup here is better for {', '.join(nowhere)}: look at another copy of the repository"
+
+
+def _newest(among: Iterable[Listed], name: str, backups: Sequence[Listed]) -> Listed | None:
+    """Return the newest that holds all of a source, as far as its manifest and chain tell."""
     by_id = chains.by_id(backups)
-    for other in reversed(backups):
-        same = (other.place.site, other.place.node) == (backup.place.site, backup.place.node)
-        record = other.manifest.sources.get(name) if other.manifest is not None and same else None
-        if other.manifest is None or record is None or not record.status.whole:
+    for other in sorted(among, key=lambda one: one.id, reverse=True):
+        record = other.manifest.sources.get(name) if other.manifest is not None else None
+        if other.manifest is None or record is None or record.status is not Status.OK:
             continue
         with suppress(Damaged):
             chains.chain_of(other.manifest, by_id)
-            return f"{other.id} holds {name}: edgedr restore {other.id} --only {name} …"
-    return f"no backup here holds {name}: look at another copy of the repository"
+            return other
+    return None
 
 
-def _refuse_absent(backup: Listed, backups: Sequence[Listed], only: Sequence[str]) -> None:
+def _on_another_node(name: str, backup: Listed, backups: Sequence[Listed]) -> str:
+    """Say which backup of the same site holds what another node captured, where that is known here."""
+    site = [one for one in backups if one.place.site == backup.place.site and _node(one) != _node(backup)]
+    newest = (_newest((one for one in site if one.place.node == node), name, backups) for node in _nodes(site))
+    found = max(filter(None, newest), key=lambda one: one.id.created, default=None)  # sequences count for one node only
+    if found is not None:
+        return f"{found.place.node} does, if it is of the same cluster: edgedr restore {found.id} --only {name} …"
+    own = _newest((one for one in backups if _node(one) == _node(backup)), name, backups)
+    older = f"; what this node had before: edgedr restore {own.id} --only {name} …" if own else ""
+    return f"take that node's newest backup{older}"
+
+
+def _nodes(backups: Iterable[Listed]) -> list[str]:
+    return sorted({backup.place.node for backup in backups})
+
+
+def _node(backup: Listed) -> tuple[str, str]:
+    return backup.place.site, backup.place.node
+
+
+def _refuse_absent(repository: Repository, backup: Listed, backups: Sequence[Listed], only: Sequence[str]) -> None:
     """Stop where what was asked for by name is not in the backup: it must not look restored."""
-    held = backup.manifest.sources if backup.manifest is not None else dict.fromkeys(only)
-    for name in only:
-        record = held.get(name)
-        if name not in held or (record is not None and record.status is Status.MISSING):
-            raise RestoreStopped(f"{backup.id} holds no {name}", hint=_who_holds(name, backup, backups))
+    held = backup.manifest.sources if backup.manifest is not None else {}
+    for name in only if backup.manifest is not None else ():
+        match held[name].status if name in held else None:
+            case Status.OK | Status.PARTIAL:
+                continue
+            case Status.ELSEWHERE:
+                why = ": another node of the cluster captured it"
+                hint = _on_another_node(name, backup, repository.list())
+            case Status.ABSENT:
+                why, hint = f": this node has no {name}", f"edgedr show {backup.id} says what it holds"
+            case _:
+                why, hint = "", "; ".join(_who_holds([name], backup, backups))
+        raise RestoreStopped(f"{backup.id} holds no {name}{why}", hint=hint)
 
 
 def _ask(manifest: Manifest, key: PublicKey) -> bool:
@@ -120,16 +182,40 @@ def _print(done: Extracted, arguments: Arguments) -> None:
         terminal.line(name, terminal.size(artifact.size), str(path))
     files = sum(1 for entry in done.inventory.entries if arguments.only is None or entry.source in arguments.only)
     if files or arguments.only is None:
-        terminal.line("files", terminal.plural(files, "path"), str(arguments.to / "files"))
+        terminal.line("files", terminal.plural(files, "path"), str(arguments.to / FILES))
     for name, record in done.inventory.sources.items():
         if not record.status.whole and (arguments.only is None or name in arguments.only):
             terminal.line(str(record.status), f"{name}: {record.reason}")
+    _print_elsewhere(done, arguments.only)
     for finding in done.findings:
         style = {Severity.GOOD: "proven", Severity.WARN: "warn", Severity.BAD: "BAD"}[finding.severity]
         terminal.line(style, f"{finding.subject}: {finding.text}")
         if finding.hint:
             terminal.line("", f"hint: {finding.hint}")
-    terminal.line("next", "v1/RECOVER.txt in the repository says how to put it back")
+    documents = _documents(done, arguments)
+    if documents:
+        terminal.line("read", f"in {_own(arguments)}:", ", ".join(documents))
+    terminal.line("next", 'v1/RECOVER.txt in the repository, from "PUTTING IT BACK", says how to put it back')
+
+
+def _print_elsewhere(done: Extracted, only: Sequence[str] | None) -> None:
+    """Say what another node captured: it is no fault of this backup, but this one alone brings no cluster back."""
+    by_reason: dict[str, list[str]] = {}
+    for name in _of(done, Status.ELSEWHERE, only):
+        by_reason.setdefault(done.inventory.sources[name].reason or "captured by another node", []).append(name)
+    for reason, names in by_reason.items():
+        terminal.line("elsewhere", f"{', '.join(names)}: {reason}; take that node's newest backup too")
+
+
+def _own(arguments: Arguments) -> Path:
+    return Path(arguments.to) / FILES / OWN.strip("/")
+
+
+def _documents(done: Extracted, arguments: Arguments) -> list[str]:
+    """Return which documents for people came out, of the sources that were asked for."""
+    found = {name: document for name, document in _TO_READ.items() if name in done.inventory.sources}
+    asked = (document for name, document in found.items() if arguments.only is None or name in arguments.only)
+    return [document for document in asked if (_own(arguments) / document).is_file()]
 
 
 def _document(done: Extracted, arguments: Arguments) -> dict[str, object]:
@@ -140,7 +226,10 @@ def _document(done: Extracted, arguments: Arguments) -> dict[str, object]:
         "to": str(arguments.to),
         "artifacts": {name: str(path) for name, path in done.artifacts.items()},
         "entries": len(done.inventory.entries),
+        "documents": [str(_own(arguments) / document) for document in _documents(done, arguments)],
         "missing": [name for name, r in done.inventory.sources.items() if not r.status.whole],
+        "partial": [name for name, r in done.inventory.sources.items() if r.status is Status.PARTIAL],
+        "elsewhere": _of(done, Status.ELSEWHERE, arguments.only),
         "findings": [
             {"severity": str(f.severity), "subject": f.subject, "text": f.text, "hint": f.hint} for f in done.findings
         ],

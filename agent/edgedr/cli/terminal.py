@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +13,10 @@ _LABEL = 15  # as wide as the longest name of a source
 _WIDTH = 80
 _NARROW = 40  # columns in which a text still reads well
 _COLOURS = {"good": "32", "warn": "33", "bad": "31"}
+_JOINT = "\u00a0"
+_SAID_OF_NONE = frozenset({"overlaps"})
+"""Counts that are good to know when they are zero."""
+
 HINT = "  hint: "
 """What stands before the next act, below every message."""
 
@@ -20,7 +24,7 @@ HINT = "  hint: "
 def say(text: str = "") -> None:
     """Print a line. Raises ``StorageError`` if the output takes no more; so does all else that prints."""
     with _output():
-        print(text)
+        print(parted(text))
 
 
 def flush() -> None:
@@ -47,18 +51,38 @@ def say_json(value: Any) -> None:
     say(json.dumps(value, indent=1, sort_keys=True, default=str))
 
 
-def line(label: str, *facts: str) -> None:
-    """Print a label and what is to say about it: facts beside each other, or below where that is too wide."""
+def line(label: str, *facts: str, style: str | None = None) -> None:
+    """Print a label and what is to say about it: facts beside each other, or below where that is too wide.
+
+    ``style`` colours the label.
+    """
     room = _WIDTH - _LABEL - 2
     rows: list[str] = []
-    for fact in facts:
+    for fact in map(plain, facts):
         if rows and len(rows[-1]) + 2 + len(fact) <= room and fact:
             rows[-1] += f"  {fact}"
         elif fact:
-            rows += wrapped(plain(fact), room)
+            rows += wrapped(fact, room)
     for row in rows or [""]:
-        say(f"{label:<{_LABEL}}  {row}".rstrip())
-        label = ""
+        shown = colour(label, style) if style else label
+        say(f"{shown}{'':<{max(0, _LABEL - len(label))}}  {row}".rstrip())
+        label, style = "", None
+
+
+def sentence(text: str) -> None:
+    """Print a text that may be longer than a line; a word that is wider, a key say, stays whole."""
+    for row in wrapped(plain(text), _WIDTH):
+        say(row)
+
+
+def joined(text: str) -> str:
+    """Return a text that is not broken at the end of a line: a number with its noun, a command to type."""
+    return text.replace(" ", _JOINT)
+
+
+def parted(text: str) -> str:
+    """Return a text with the spaces that it should have once it is on its line, or in a document."""
+    return text.replace(_JOINT, " ")
 
 
 def wrapped(text: str, room: int) -> list[str]:
@@ -70,7 +94,9 @@ def wrapped(text: str, room: int) -> list[str]:
 
 def plain(text: str) -> str:
     """Show what would steer a terminal, or is no character at all, by its number."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == _JOINT else ascii(c)[1:-1] for c in text)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
@@ -126,8 +152,18 @@ def when(time: datetime) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Write ``1 file``, ``41 files``."""
-    return f"{count} {noun if count == 1 else noun + 's'}"
+    """Write ``1 file``, ``41 files``, ``2 addresses``."""
+    return f"{count} {noun if count == 1 else noun + ('es' if noun.endswith('s') else 's')}"
+
+
+def counts(found: Mapping[str, int]) -> str:
+    """Write what a source holds, by noun in the plural: ``20 certificates, 1 key``; what it has none of is left out."""
+    said = [(noun, count) for noun, count in sorted(found.items()) if count or noun in _SAID_OF_NONE]
+    return ", ".join(joined(plural(count, _singular(noun))) for noun, count in said)
+
+
+def _singular(noun: str) -> str:
+    return noun.removesuffix("es") if noun.endswith("sses") else noun.removesuffix("s")
 
 
 def colour(text: str, style: str) -> str:

@@ -37,7 +37,7 @@ def verify(arguments: Arguments) -> int:
     if arguments.json:
         terminal.say_json([_document(verdict, backups) for verdict in verdicts])
     else:
-        _print(verdicts, backups, believed=believe is not None)
+        _print(verdicts, backups, believed=believe is not None, chain=not arguments.all)
     if here is not None:
         _remember(here, verdicts)
     bad = [verdict for verdict in verdicts if not verdict.intact]
@@ -90,13 +90,13 @@ def _damaged(state: State, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     return tuple(sorted(set(state.damaged) - cleared | found))
 
 
-def _print(verdicts: Sequence[Verdict], backups: Sequence[Listed], *, believed: bool) -> None:
+def _print(verdicts: Sequence[Verdict], backups: Sequence[Listed], *, believed: bool, chain: bool) -> None:
     for verdict in verdicts:
         if verdict.intact:
-            word = terminal.colour("whose?", "warn") if verdict.doubt else terminal.colour("ok", "good")
-            terminal.line(word, str(verdict.backup.id), f"{verdict.level}")
+            word, style = ("whose?", "warn") if verdict.doubt else ("ok", "good")
+            terminal.line(word, str(verdict.backup.id), f"{verdict.level}", style=style)
             continue
-        terminal.line(terminal.colour("damaged", "bad"), str(verdict.backup.id))
+        terminal.line("damaged", str(verdict.backup.id), style="bad")
         for problem in verdict.problems:
             terminal.line("", problem)
         if verdict.broken_by:
@@ -107,7 +107,10 @@ def _print(verdicts: Sequence[Verdict], backups: Sequence[Listed], *, believed: 
     intact = [verdict for verdict in verdicts if verdict.intact]
     if intact:
         lowest = min(verdict.level for verdict in intact)
-        terminal.say(f"{len(intact)} of {len(verdicts)} intact; {lowest}: {lowest.meaning}")
+        what = f"{len(intact)} of {len(verdicts)}"
+        if chain and len(intact) == len(verdicts) > 1:
+            what = f"chain of {len(verdicts)}"
+        terminal.say(f"{what} intact; {lowest}: {lowest.meaning}")
     if intact and not believed:
         terminal.warn(
             "the signatures of the intact ones hold, but this machine knows none of the signers",

@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
 
 from edgedr.layouts import Datastore, Layout
 from edgedr.model import Finding, Severity
 from edgedr.node.files import Contents
+from edgedr.yaml_text import load_yaml
 
 _WRITTEN_BY_SERVER = ("log-path", "log-file", "log-dir", "cert-dir", "data-dir", "wal-dir")
 """Ends of flags that name what a server writes, not what it reads."""
@@ -25,6 +25,17 @@ _ARGUMENTS = {
 }
 """Options of k3s and rke2 that pass a flag on, and to whom."""
 
+_OWN_FILES = (
+    *("datastore-cafile", "datastore-certfile", "datastore-keyfile", "token-file", "agent-token-file"),
+    *("private-registry", "vpn-auth-file", "etcd-s3-endpoint-ca", "audit-policy-file"),
+    *("pod-security-admission-config-file", "cloud-provider-config"),
+)
+"""Options of k3s and rke2 that name a file which the server itself reads."""
+SERVER = "the server"
+"""What the program of k3s or rke2 is called among the components."""
+
+_PAIRED = frozenset({"tls-sni-cert-key"})
+"""Flags whose value has more behind a colon."""
 _SQLITE = ("sqlite", "litestream")
 _SHORT = {"-c": "--config", "-d": "--data-dir", "-t": "--token"}
 """Options of k3s and rke2 that have a short form."""
@@ -34,13 +45,15 @@ _SHORT = {"-c": "--config", "-d": "--data-dir", "-t": "--token"}
 class Component:
     """One program of the control plane: its name, the file that says how it runs, its flags without their hyphens.
 
-    ``mounts`` are pairs: a directory in its container, and where that is on the node.
+    ``mounts`` are pairs: a directory in its container, and where that is on the node. ``host_paths`` are what a pod
+    takes of the node, each with whether it must be a file.
     """
 
     name: str
     told_by: str
     flags: tuple[tuple[str, str], ...]
     mounts: tuple[tuple[str, str], ...] = ()
+    host_paths: tuple[tuple[str, bool], ...] = ()
 
     def flag(self, name: str) -> str | None:
         """Return the value of a flag, the last one if it is there more than once."""
@@ -49,9 +62,9 @@ class Component:
     def named_paths(self) -> Iterator[tuple[str, str]]:
         """Yield each flag that names a path to read, and that path on the node."""
         for flag, value in self.flags:
-            if flag.endswith(_WRITTEN_BY_SERVER):
+            if flag.endswith(_WRITTEN_BY_SERVER) or _is_secret(flag):
                 continue
-            for part in value.split(","):
+            for part in (value.partition(":")[0] if flag in _PAIRED else value).split(","):
                 if part.startswith("/") and part != "/" and ".." not in part.split("/"):
                     yield flag, self.on_node(part)
 
@@ -107,10 +120,15 @@ def read_pod(text: str, path: str) -> Component:
             for mount in each.get("volumeMounts") or ()
             if mount.get("name") in hosts
         ]
+        host_paths = [
+            (str(volume["hostPath"].get("path")), volume["hostPath"].get("type") == "File")
+            for volume in pod["spec"].get("volumes") or ()
+            if isinstance(volume.get("hostPath"), dict)
+        ]
         name = str((pod.get("metadata") or {}).get("name") or containers[0].get("name") or PurePosixPath(path).stem)
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError("not a static pod") from error
-    return Component(name, path, tuple(_flags(words)), tuple(mounts))
+    return Component(name, path, tuple(_flags(words)), tuple(mounts), tuple(host_paths))
 
 
 def distribution_options(files: Contents, layout: Layout) -> Iterator[tuple[str, dict[str, tuple[str, ...]]]]:
@@ -178,18 +196,10 @@ def sqlite_database(files: Contents, layout: Layout) -> str | None:
     return str(PurePosixPath(layout.data_dir or "/", "server", named))  # relative to where the server runs
 
 
-def load_yaml(text: str) -> Any:
-    """Parse YAML; ``ValueError`` if it is none."""
-    import yaml  # noqa: PLC0415 - only a capture pays for it
-
-    try:
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError("not YAML") from error
-
-
 def _manifests(files: Contents, layout: Layout) -> list[str]:
-    found = [str(path) for path in files.expand((f"{layout.pods}/*.yaml",))] if layout.pods else []
+    pods = files.real(layout.pods) if layout.pods else None  # the directory itself may be a link
+    below = files.expand((f"{pods}/*",)) if pods else []
+    found = [str(path) for path in below if path.parent == pods and not path.name.startswith(".")]
     return list(dict.fromkeys([*found, *filter(None, (layout.etcd_manifest, layout.apiserver_manifest))]))
 
 
@@ -207,6 +217,14 @@ def _passed_on(path: str, options: Mapping[str, tuple[str, ...]]) -> Iterator[Co
         )
         if flags:
             yield Component(name, path, flags)
+    own = tuple((option, value) for option in _OWN_FILES for value in options.get(option, ()))
+    if own:
+        yield Component(SERVER, path, own)
+
+
+def _is_secret(flag: str) -> bool:
+    """Tell whether a flag's value may be a secret itself, which in base64 can begin like a path."""
+    return any(word in flag for word in ("password", "secret", "token")) and not flag.endswith(("file", "config"))
 
 
 def _matching(files: Contents, pattern: str) -> list[str]:

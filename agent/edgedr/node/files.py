@@ -64,6 +64,9 @@ class Digest:
 class Contents(Protocol):
     """Files that can be looked up and read: those of a node, or those captured of it. Paths as in ``Files``."""
 
+    def real(self, path: PurePosixPath | str) -> PurePosixPath | None:
+        """Follow every link of ``path``; ``None`` if it leads to nothing."""
+
     def exists(self, path: PurePosixPath | str) -> bool:
         """Tell whether ``path`` leads to something, through links too."""
 
@@ -219,6 +222,8 @@ class Files:
 
     def _resolve(self, path: PurePosixPath) -> tuple[PurePosixPath | None, list[PurePosixPath]]:
         """Follow links below the root: the real path (``None`` on a loop), and every link that was passed."""
+        if "\0" in str(path):
+            return None, []
         todo = [*reversed(path.parts[1:])]
         real: list[str] = []
         links: list[PurePosixPath] = []

@@ -6,20 +6,26 @@ module as ``KubeError``, which is a ``SourceError``. Objects are what the server
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode
 
-from edgedr.node.kube_answers import Kind, Kinds, Object, groups, items, listable, parse, root
+from edgedr.errors import SourceError
+from edgedr.node.kube_answers import Kind, Kinds, Object, groups, items, listable, once, parse, root
 from edgedr.node.kube_trouble import KubeError, Silence, refusal, shown, silence
 from edgedr.node.kubeconfig import KubeAccess
 
 __all__ = ["Kind", "Kinds", "Kube", "KubeError", "KubeSettings", "Object"]
 
-_MAX_PAGE = 8 << 20  # bytes, five times that when parsed; what is larger is asked for again in smaller pages
-_MAX_ANSWER = 32 << 20  # bytes of an answer that cannot be cut into pages; etcd takes objects of 1.5 MiB
+# Bytes. Parsed, real objects take five times as many; at worst, as a list of nothing but `{}`, twenty-five times. A
+# larger page is asked for again in smaller ones. One object, or what the server can list, cannot be cut any further:
+# etcd takes objects of 1.5 MiB, other API servers may have larger ones.
+_MAX_PAGE = 4 << 20
+_MAX_ANSWER = 16 << 20
+_MAX_SMALL = 10_000  # objects of a list that is held in memory
 _CHUNK = 256 << 10
 _LEAST = 0.1  # seconds that a last answer has before the deadline
 _TRIES = 3
@@ -50,7 +56,7 @@ class KubeSettings:
     """How long the server may take for one answer."""
 
     deadline: timedelta = timedelta(minutes=5)
-    """How long all of its answers together may take in one backup."""
+    """How long all of its answers together may take in one backup, and what is done with each object that they have."""
 
 
 class Kube:
@@ -77,14 +83,29 @@ class Kube:
         self._down: KubeError | None = None
         self._kinds: Kinds | None = None
 
+    @classmethod
+    def unusable(cls, error: SourceError, settings: KubeSettings | None = None) -> Self:
+        """Return one that raises ``error`` as ``KubeError`` for every question, and asks nobody."""
+        kube = cls(KubeAccess("https://unusable.invalid", None), settings)
+        kube._down = KubeError(error.message, hint=error.hint)
+        return kube
+
     def get(self, path: str) -> Object:
         """Return one answer. Raises ``KubeError``."""
-        return parse(_whole(self._ask(path, _MAX_ANSWER), path), path)
+        with self._timed():
+            body = self._ask(path, _MAX_ANSWER)
+        return parse(_whole(body, path), path)
 
     def every(self, path: str) -> list[Object]:
-        """Return all objects of a small list. Raises ``KubeError``."""
+        """Return all objects of a small list. Raises ``KubeError``, also for one that is not small."""
         found: list[Object] = []
-        self.scan(path, found.append, found.clear)
+
+        def take(item: Object) -> None:
+            if len(found) == _MAX_SMALL:
+                raise KubeError(f"the list of {shown(path)} has more than {_MAX_SMALL} objects")
+            found.append(item)
+
+        self.scan(path, take, found.clear)
         return found
 
     def find(self, path: str) -> list[Object]:
@@ -101,11 +122,13 @@ class Kube:
 
         Each says its ``apiVersion`` and ``kind``, and has ``metadata`` with a ``name``. Where the server has forgotten
         the page to come (410), ``again`` is called and the list begins anew: a list is of one moment or it is none. It
-        is called before any ``KubeError`` too, so that no part is taken for the whole.
+        is called before any ``KubeError`` too, so that no part is taken for the whole. What ``take`` raises ends it;
+        its time counts for the deadline, so that a list without an end has one.
         """
         for _ in range(_TRIES):
             try:
-                return self._pages(path, take)
+                with self._timed():
+                    return self._pages(path, take)
             except KubeError as error:
                 again()
                 if error.status != _GONE:
@@ -116,42 +139,41 @@ class Kube:
     def kinds(self) -> Kinds:
         """Ask what can be listed; asked once. Raises ``KubeError`` if even the groups cannot be listed."""
         if self._kinds is None:
-            found: list[Kind] = []
-            broken: list[tuple[str, str]] = []
-            seen: set[object] = set()
-            # Of the versions of a group the preferred one comes first, and a kind is taken in the first that has it.
-            for group, version in (("", "v1"), *groups(self.get("/apis"), "/apis")):
-                try:
-                    resources = listable(group, version, self.get(root(group, version)))
-                except KubeError as error:
-                    if self._down is not None:
-                        raise
-                    broken.append((f"{group}/{version}".lstrip("/"), error.message))
-                    continue
-                for kind, storage in resources:
-                    marks = {(kind.group, kind.plural), storage or (kind.group, kind.plural)}
-                    if not marks & seen:
-                        found.append(kind)
-                    seen |= marks
-            self._kinds = Kinds(tuple(sorted(found, key=lambda kind: kind.name)), tuple(broken))
+            self._kinds = self._ask_for_kinds()
         return self._kinds
+
+    def _ask_for_kinds(self) -> Kinds:
+        offered: list[tuple[Kind, str]] = []
+        broken: list[tuple[str, str]] = []
+        # Of the versions of a group the preferred one comes first, and a kind is taken in the first that has it.
+        for group, version in (("", "v1"), *groups(self.get("/apis"), "/apis")):
+            try:
+                offered += listable(group, version, self.get(root(group, version)))
+            except KubeError as error:
+                if self._down is not None:
+                    raise
+                broken.append((f"{group}/{version}".lstrip("/"), error.message))
+        return Kinds(tuple(sorted(once(offered), key=lambda kind: kind.name)), tuple(broken))
 
     def _pages(self, path: str, take: Callable[[Object], object]) -> int:
         count, limit, token = 0, self._settings.page, ""
+        begun: set[int] = set()
         while True:
             page = self._page(path, limit, token, take)
             if page is None:
                 limit = max(1, limit // 8)
                 continue
-            count += page[0]
-            if not page[1]:
+            if page.begin in begun:
+                text = f"the API server's pages of {shown(path)} go round in a circle"
+                raise KubeError(text, hint="is that an API server?")
+            begun.add(page.begin)
+            count += page.length
+            if not page.following:
                 return count
-            if page[1] == token:
-                raise KubeError(f"the API server's pages of {path} go round in a circle", hint="is that an API server?")
-            token, limit = page[1], min(2 * limit, self._settings.page)
+            token, limit = page.following, min(2 * limit, self._settings.page)
 
-    def _page(self, path: str, limit: int, token: str, take: Callable[[Object], object]) -> tuple[int, str] | None:
-        """Take one page. Returns its length and the token of the next, or ``None`` if it was too large."""
+    def _page(self, path: str, limit: int, token: str, take: Callable[[Object], object]) -> "_Page | None":
+        """Take one page, or return ``None`` if it was too large."""
         query = urlencode({"limit": limit, **({"continue": token} if token else {})})
         body = self._ask(f"{path}{'&' if '?' in path else '?'}{query}", _MAX_PAGE if limit > 1 else _MAX_ANSWER)
         if body is None and limit > 1:
@@ -159,20 +181,24 @@ class Kube:
         found, following = items(parse(_whole(body, path), path), path)
         for item in found:
             take(item)
-        return len(found), following
+        metadata = found[0]["metadata"] if found else {}
+        begin = (str(metadata.get("namespace")), metadata["name"]) if found else following
+        return _Page(len(found), hash(begin), following)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Let time count, all of it together, from the first question on."""
+        began = self._clock()
+        self._until = began + self._settings.deadline.total_seconds() - self._spent
+        try:
+            yield
+        finally:
+            self._spent += self._clock() - began
 
     def _ask(self, path: str, limit: int) -> bytes | None:
         """Ask, again where that may help. Returns the body, or ``None`` if it is longer than ``limit``."""
         if self._down is not None:
             raise KubeError(self._down.message, hint=self._down.hint)
-        began = self._clock()
-        self._until = began + self._settings.deadline.total_seconds() - self._spent
-        try:
-            return self._answer(path, limit)
-        finally:
-            self._spent += self._clock() - began
-
-    def _answer(self, path: str, limit: int) -> bytes | None:
         for attempt in range(1, _TRIES + 1):
             self._pace()
             wait = _BACKOFF * 2 ** (attempt - 1)
@@ -256,6 +282,15 @@ class Kube:
             pool.connection_pool_kw["ssl_context"] = tls
             self._connection = pool, tls
         return self._connection
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What is known of a page once it was taken; ``begin`` stands for the name of its first object."""
+
+    length: int
+    begin: int
+    following: str
 
 
 def _body(response: Any, limit: int) -> bytes | None:

@@ -6,7 +6,7 @@ What no API server sends, and no document could hold, is a ``KubeError`` like an
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,7 +15,8 @@ from edgedr.node.kube_trouble import KubeError, shown
 
 Object: TypeAlias = dict[str, Any]
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}")
+_OWN = re.compile(r"[a-z]*|[a-z0-9.-]+\.k8s\.io")  # groups of Kubernetes itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,22 @@ def listable(group: str, version: str, answer: Object) -> list[tuple[Kind, str]]
                 kind = Kind(group, version, _name(resource["name"]), said, namespaced)
                 found.append((kind, _text(resource.get("storageVersionHash") or "")))
     return found
+
+
+def once(offered: Iterable[tuple[Kind, str]]) -> Iterator[Kind]:
+    """Yield each kind in the first group and version that has it, of kinds with their marks.
+
+    Kubernetes serves some objects in two of its groups, under one plural, as events. Who else gives a kind the mark of
+    another must not hide it: only groups of Kubernetes are believed, and no two plurals are one.
+    """
+    seen: set[tuple[str, str, str]] = set()
+    for kind, mark in offered:
+        names = {("group", kind.group, kind.plural)}
+        if mark and _OWN.fullmatch(kind.group):
+            names.add(("mark", mark, kind.plural))
+        if not names & seen:
+            yield kind
+        seen |= names
 
 
 @contextmanager

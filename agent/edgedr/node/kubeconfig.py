@@ -1,6 +1,7 @@
 """Kubeconfig files: how to reach an API server, and as whom: by certificate or token, as control-plane nodes do."""
 
 import base64
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,10 +11,12 @@ from urllib.parse import urlsplit
 
 from edgedr.errors import SourceError
 from edgedr.node.files import Contents
+from edgedr.yaml_text import load_yaml
 
 _KIND = re.compile(r"^kind: *[\"']?Config\b", re.MULTILINE)
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # what may stand in a header; a token that may not is never shown
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+_SHOWN = re.compile(r"(?=.{1,200}\Z)(?:/[A-Za-z0-9_.@:-]+){2,}", re.ASCII)  # surely a path, no base64
 _OTHER = "set [kubernetes] kubeconfig to one with a certificate or a token"
 
 
@@ -42,7 +45,7 @@ def read_kubeconfig(files: Contents, path: str, *, server: str | None = None) ->
     if text is None:
         raise SourceError(f"there is no readable kubeconfig {path}", hint="set [kubernetes] kubeconfig")
     try:
-        cluster, user = _current(_load(text))
+        cluster, user = _current(load_yaml(text))
         _refuse_unfit(path, cluster, user)
         return KubeAccess(
             server=_url(path, server or cluster["server"]),
@@ -60,28 +63,48 @@ def is_kubeconfig(text: str) -> bool:
     return _KIND.search(text) is not None
 
 
-def referenced_files(text: str, path: str) -> list[str]:
-    """Return the files that a kubeconfig names, as absolute paths; none if it cannot be read."""
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A file that a kubeconfig names: in which field, where that is on the node, and whether it stood there like this.
+
+    What is no absolute path may be a key or a token in the wrong field: it is not for messages.
+    """
+
+    field: str
+    path: str
+    is_absolute: bool
+
+    @property
+    def shown(self) -> str:
+        """What messages call it."""
+        return self.path if self.is_absolute and _SHOWN.fullmatch(self.path) else f"a file for {self.field}"
+
+
+def references(text: str, path: str) -> list[Reference]:
+    """Return the files that a kubeconfig names; none if it cannot be read."""
     try:
-        return list(_referenced(_load(text), path))
+        return list(_referenced(load_yaml(text), path))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return []
 
 
-def _referenced(config: Any, path: str) -> Iterator[str]:
+def referenced_files(text: str, path: str) -> list[str]:
+    """Return the files that a kubeconfig names, as absolute paths; none if it cannot be read."""
+    return [reference.path for reference in references(text, path)]
+
+
+def _referenced(config: Any, path: str) -> Iterator[Reference]:
     parts = [item.get("cluster") or {} for item in config.get("clusters") or ()]
     parts += [item.get("user") or {} for item in config.get("users") or ()]
     for part in parts:
-        yield from (str(_beside(path, part[key])) for key in _FILES if part.get(key) and not part.get(f"{key}-data"))
+        for key in _FILES:
+            if part.get(key) and not part.get(f"{key}-data"):
+                yield _reference(path, key, part[key])
 
 
-def _load(text: str) -> Any:
-    import yaml  # noqa: PLC0415 - only a capture pays for it
-
-    try:
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-    except yaml.YAMLError as error:
-        raise ValueError("not YAML") from error
+def _reference(path: str, key: str, value: Any) -> Reference:
+    named = str(value)
+    return Reference(key, os.path.normpath(_beside(path, named)), named.startswith("/"))
 
 
 def _current(config: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -117,21 +140,22 @@ def _url(path: str, text: str) -> str:
 def _token(files: Contents, path: str, user: dict[str, Any]) -> str | None:
     if user.get("token"):
         return str(user["token"])
-    content = _file(files, path, user.get("tokenFile"))
+    content = _file(files, path, user.get("tokenFile"), "tokenFile")
     return None if content is None else content.decode().strip()
 
 
 def _inline_or_file(files: Contents, path: str, part: dict[str, Any], key: str) -> bytes | None:
     inline = part.get(f"{key}-data")
-    return base64.b64decode(inline, validate=True) if inline else _file(files, path, part.get(key))
+    return base64.b64decode(inline, validate=True) if inline else _file(files, path, part.get(key), key)
 
 
-def _file(files: Contents, path: str, name: str | None) -> bytes | None:
+def _file(files: Contents, path: str, name: str | None, key: str) -> bytes | None:
     if not name:
         return None
     content = files.contents(_beside(path, name))
     if content is None:
-        raise SourceError(f"{path} names {name}, which is not there", hint="set [kubernetes] kubeconfig to another")
+        text = f"{path} names {_reference(path, key, name).shown}, which is not there"
+        raise SourceError(text, hint="set [kubernetes] kubeconfig to another")
     return content
 
 

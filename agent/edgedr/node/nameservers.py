@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from edgedr.credentials import Secret
 from edgedr.errors import SourceError
-from edgedr.node.zonefile import NoName, Zone, absolute, library, write_zone
+from edgedr.node.zonefile import NoName, NotWritable, Zone, absolute, library, write_zone
 
 ALGORITHMS = ("hmac-sha256", "hmac-sha512", "hmac-sha384", "hmac-sha224", "hmac-sha1")
 """What TSIG may sign with: RFC 8945, without what it tells not to use."""
@@ -65,11 +65,16 @@ class TransferKey:
 
 
 class TransferError(SourceError):
-    """A zone did not come, and why. ``silent``: the server did not answer at all, and would not for another zone."""
+    """A zone did not come, and why.
 
-    def __init__(self, message: str, *, silent: bool = False) -> None:
+    ``silent``: the server did not answer at all, and would not for another zone. ``stalled``: it began to answer, and
+    had to be left after the whole time.
+    """
+
+    def __init__(self, message: str, *, silent: bool = False, stalled: bool = False) -> None:
         super().__init__(message)
         self.silent = silent
+        self.stalled = stalled
 
 
 class _Refused(Exception):
@@ -100,7 +105,8 @@ def transfer(server: Nameserver, zone: str, key: TransferKey | None, *, within: 
         if why is None:
             raise
         silent = isinstance(error, OSError) and not isinstance(error, _CUT) and not received
-        raise TransferError(f"zone {zone} did not come from {server}: {why}", silent=silent) from error
+        stalled = isinstance(error, TimeoutError) and not silent
+        raise TransferError(f"zone {zone} did not come from {server}: {why}", silent=silent, stalled=stalled) from error
 
 
 class _Incoming:
@@ -265,7 +271,7 @@ def _left(until: float) -> float:
 def _why(error: Exception, key: TransferKey | None, within: timedelta, received: int) -> str | None:
     """Say in words why a zone did not come; ``None`` for what is no reason but a bug."""
     match error:
-        case _Refused() | NoName():
+        case _Refused() | NoName() | NotWritable():
             return str(error)
         case TimeoutError():
             done = "had not sent all of it" if received else "did not answer"

@@ -11,10 +11,10 @@ from edgedr.errors import SourceError
 from edgedr.inventory import EntryKind
 from edgedr.layouts import Layout
 from edgedr.node.commands import Commands
-from edgedr.node.components import load_yaml
 from edgedr.node.files import Digest, Files
 from edgedr.node.hardware import one_line
 from edgedr.node.seen import Skipped
+from edgedr.yaml_text import load_yaml
 
 MATTERING = frozenset((
     "kubelet", "kubeadm", "kubectl", "kubernetes-cni", "cri-tools", "containerd", "containerd.io", "runc", "crun",

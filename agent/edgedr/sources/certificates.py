@@ -98,8 +98,12 @@ class CertificatesSource:
         ledger = examine(contents, thorough=True)
         yield from ledger.findings
         if not lost and not any(finding.severity is Severity.BAD for finding in ledger.findings):
-            text = f"{len(ledger.certificates)} certificates parse, {ledger.paired} key pairs fit, "
-            yield Finding(Severity.GOOD, self.name, text + f"{ledger.chained} signatures of authorities hold")
+            held = (
+                _number(len(ledger.certificates), "certificate parses", "certificates parse"),
+                _number(ledger.paired, "key pair fits", "key pairs fit"),
+                _number(ledger.chained, "signature of an authority holds", "signatures of authorities hold"),
+            )
+            yield Finding(Severity.GOOD, self.name, ", ".join(held))
 
     def _none(self, node: Node) -> SourceError:
         places = ", ".join((*node.layout.certificates, *self.paths))
@@ -134,6 +138,10 @@ class CertificatesSource:
             yield Finding(Severity.WARN, str(first.path), text, _renewal(node, first.path))
 
 
+def _number(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
+
+
 def _renewal(node: Node, path: PurePosixPath) -> str:
     """Say how a certificate is renewed there."""
     if node.layout.name in {"k3s", "rke2"}:
@@ -147,7 +155,7 @@ def _readable(ledger: Ledger) -> str:
     keys = {other: f"{path} {'fits' if fits else 'DOES NOT FIT'}" for path, other, fits in ledger.pairs}
     leaves = {issued.path for issued in ledger.certificates if not issued.is_authority}
     first = ledger.first_to_expire
-    lines = [f"{len(ledger.certificates)} certificates, {ledger.keys} keys"]
+    lines = [f"certificates: {len(ledger.certificates)}, keys: {ledger.keys}"]
     if first is not None:
         lines.append(f"first to expire: {first.path}, {first.not_after:%Y-%m-%d}")
     for issued in ledger.certificates:

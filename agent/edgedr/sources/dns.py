@@ -1,15 +1,17 @@
 """DNS: the cluster's own, the zones that nameservers hold, what the node resolves with, and who owns which records."""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from edgedr.errors import SourceError
 from edgedr.external_dns import ExternalDns, external_dns
 from edgedr.inventory import Inventory
-from edgedr.kubernetes_yaml import cleaned, named, one_line, written
+from edgedr.kubernetes_yaml import cleaned, one_line, written
 from edgedr.layouts import UNKNOWN
 from edgedr.model import Finding, Severity
 from edgedr.node.files import Files, matches
@@ -56,6 +58,10 @@ _ZONE_VALUE = re.compile(r"serial (\d{1,10}), (\d{1,10}) records from .*", re.AS
 _MAX_ZONE = 256 << 20  # bytes of a zone file: more than a transfer may be
 _UNSAFE = re.compile(r"[^a-z0-9_.-]|^[.-]", re.ASCII)
 _MAX_STEM = 200  # of the 255 bytes that a file's name may have
+_MOST, _MOST_BYTES = 64, 8 << 20  # objects that are looked for, and signs of what is kept of them
+_MAX_SUBSTITUTED = 16 << 20  # signs that variables in the arguments of a Deployment may become
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,22 +161,61 @@ def _zone(zone: Zone, answer: Answer) -> Iterator[Captured]:
         yield Finding(Severity.WARN, subject, text)
 
 
+@dataclass(slots=True)
+class _Few(Generic[Found]):
+    """The first of what is looked for in a list, by name: whoever can make objects can make many, and large ones.
+
+    ``odd`` could not be read, ``more`` were too many or too large.
+    """
+
+    found: dict[str, Found] = field(default_factory=dict)
+    size: int = 0
+    odd: int = 0
+    more: int = 0
+
+    def add(self, name: str, each: Found, size: int) -> None:
+        if len(self.found) < _MOST and self.size + size <= _MOST_BYTES:
+            self.found[name] = each
+            self.size += size
+        else:
+            self.more += 1
+
+    def forget(self) -> None:
+        self.found.clear()
+        self.size = self.odd = self.more = 0
+
+    def lacking(self, what: str) -> Iterator[Lacking]:
+        if self.odd:
+            yield Lacking(f"{what}: {self.odd} objects of it are malformed, too large, or nested too deeply")
+        if self.more:
+            yield Lacking(f"{what}: {self.more} objects of it are more than {_MOST}, or {_MOST_BYTES >> 20} MiB")
+
+
 def _core_dns(kube: Kube) -> Iterator[Captured]:
-    found: list[Object] = []
+    few = _Few[str]()
+
+    def take(item: Object) -> None:
+        if not _is_core_dns(item):
+            return
+        try:
+            text = written(cleaned(item))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            few.odd += 1
+        else:
+            few.add(item["metadata"]["name"], text, len(text))
+
     try:
-        kube.scan(_CONFIG_MAPS, lambda item: found.append(item) if _is_core_dns(item) else None, found.clear)
-        texts = [written(cleaned(item)) for item in sorted(found, key=named)]
+        kube.scan(_CONFIG_MAPS, take, few.forget)
     except KubeError as error:
         yield Lacking(f"CoreDNS: {error.message}")
         return
-    except (ValueError, LookupError, TypeError, AttributeError):
-        yield Lacking("CoreDNS: a ConfigMap of it cannot be written as YAML")
-        return
-    if not texts:
+    yield from few.lacking("CoreDNS")
+    if few.found:
+        texts = (f"---\n{few.found[name]}" for name in sorted(few.found))
+        yield Document(_CORE_DNS, (_CORE_DNS_HEAD + "".join(texts)).encode())
+        yield Fact(objects_fact(_CORE_DNS), str(len(few.found)))
+    elif not few.odd and not few.more:
         yield Fact("CoreDNS", "no ConfigMap of it in kube-system")
-        return
-    yield Document(_CORE_DNS, (_CORE_DNS_HEAD + "".join(f"---\n{text}" for text in texts)).encode())
-    yield Fact(objects_fact(_CORE_DNS), str(len(texts)))
 
 
 def _is_core_dns(item: Object) -> bool:
@@ -182,22 +227,27 @@ def _is_core_dns(item: Object) -> bool:
 
 
 def _owners(kube: Kube) -> Iterator[Captured]:
-    found: list[ExternalDns] = []
+    few = _Few[ExternalDns]()
 
     def take(item: Object) -> None:
-        each = external_dns(item)
-        if each is not None:
-            found.append(each)
+        try:
+            each = external_dns(item) if _is_modest(item) else None
+        except (ValueError, RecursionError):
+            few.odd += 1
+        else:
+            if each is not None:
+                few.add(each.name, each, len(written(each.as_object())))
 
     try:
-        kube.scan(_DEPLOYMENTS, take, found.clear)
+        kube.scan(_DEPLOYMENTS, take, few.forget)
     except KubeError as error:
         yield Lacking(f"external-dns: {error.message}")
         return
+    yield from few.lacking("external-dns")
+    found = [few.found[name] for name in sorted(few.found)]
     if not found:
         return
-    found.sort(key=lambda each: each.name)
-    text = written({each.name: each.as_object() for each in found})
+    text = written({each.name: each.as_object() for each in found}, as_given=True)
     yield Document(_EXTERNAL_DNS, (_EXTERNAL_DNS_HEAD + text).encode())
     owners = (f"{each.owner} ({each.name}, policy {each.policy})" for each in found)
     yield Fact("external-dns owner", one_line("; ".join(owners)))
@@ -205,6 +255,19 @@ def _owners(kube: Kube) -> Iterator[Captured]:
         if not each.has_own_id:
             text = "has no owner id of its own: it takes the records of every cluster without one for its own"
             yield Finding(Severity.WARN, one_line(each.name), text, "give it --txt-owner-id, once for all")
+
+
+def _is_modest(deployment: Object) -> bool:
+    """Tell whether a Deployment may be one of external-dns, and be read. ``ValueError``, ``RecursionError``: not read.
+
+    A reference of four signs stands for a variable that may be as long as all of it, and there may be many.
+    """
+    text = json.dumps(deployment)
+    if "external-dns" not in text:
+        return False
+    if len(text) * text.count("$(") > _MAX_SUBSTITUTED:
+        raise ValueError("too large")
+    return True
 
 
 def _prove_zones(files: Files, zones: Mapping[str, str]) -> Iterator[Finding]:

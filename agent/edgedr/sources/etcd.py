@@ -189,7 +189,7 @@ def find_access(settings: EtcdSource, node: Node) -> "tuple[Access, list[Finding
     }
     here = (layout.etcd_endpoint,) if lives_here and layout.etcd_endpoint else ()
     elsewhere = _list(outside["endpoint"] or apiserver.get("etcd-servers"))
-    endpoints = settings.endpoints or _local_endpoint(etcd) or here or elsewhere
+    endpoints = settings.endpoints or _local_endpoint(etcd) or here or tuple(map(_without_user, elsewhere))
     if not endpoints:
         raise SourceError("no etcd found: nothing is set, and no manifest names one", hint=_where(node))
     pairs = [(stem + ".crt", stem + ".key") for stem in _CLIENT_PAIRS]
@@ -231,6 +231,12 @@ def _local_endpoint(etcd: Mapping[str, str]) -> tuple[str, ...]:
         urls = [url.replace(f"//{every}:", f"//{loopback}:") for url in urls]
     local = [url for url in urls if urlsplit(url).hostname in {"127.0.0.1", "::1", "localhost"}]
     return tuple([*local, *urls, *_list(etcd.get("advertise-client-urls"))][:1])
+
+
+def _without_user(url: str) -> str:
+    """Leave out what may stand before the host: etcd is asked with a certificate, and a password is not for logs."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _list(value: str | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from edgedr.inventory import EntryKind, Inventory
 from edgedr.model import Bytes, Finding, Severity
 from edgedr.node.components import Component, components
 from edgedr.node.files import MAX_FILE_BYTES, matches
-from edgedr.node.kubeconfig import is_kubeconfig, referenced_files
+from edgedr.node.named_files import named_files
 from edgedr.node.node import Node
 from edgedr.node.seen import Seen
 from edgedr.sources.base import Captured, TakePath
@@ -43,7 +43,7 @@ class FilesSource:
     def capture(self, node: Node) -> Iterator[Captured]:
         """Yield the paths, and what was named but is not there. See ``Source``."""
         told, unreadable = components(node.files, node.layout)
-        named = sorted(_named(node, told))
+        named = sorted(_patterns(node, told))
         findings = [
             Finding(Severity.WARN, pattern, "is configured, but matches nothing on this node")
             for pattern in self.include
@@ -51,7 +51,7 @@ class FilesSource:
         ]
         findings += unreadable
         for path in node.files.expand((*node.layout.files, *named, *self.include)):
-            if any(matches(path, pattern) for pattern in self.exclude):
+            if any(matches(path, pattern) for pattern in (*node.layout.leftovers, *self.exclude)):
                 continue
             seen = node.files.look(path)
             if isinstance(seen, Seen) and seen.size > self.max_file_bytes:
@@ -70,19 +70,10 @@ class FilesSource:
         return prove_files(self.name, restored, inventory)
 
 
-def _named(node: Node, told: Iterable[Component]) -> Iterator[str]:
-    """Yield the files that flags name, and those that kubeconfigs among them name in turn, each as a pattern."""
-    todo = [path for each in told for _, path in each.named_paths()]
-    seen: set[str] = set()
-    while todo:
-        path = todo.pop()
-        real = node.files.real(path)
-        if path in seen or real is None:
-            continue
-        seen.add(path)
-        found = node.files.look(real)
+def _patterns(node: Node, told: Iterable[Component]) -> Iterator[str]:
+    """Yield the files that something names and that are there, each as a pattern of itself."""
+    for named in named_files(node.files, told):
+        real = node.files.real(named.path)
+        found = node.files.look(real) if real is not None else None
         if isinstance(found, Seen) and found.kind is EntryKind.FILE:
-            yield glob.escape(path)
-            text = node.files.text(real)
-            if text is not None and is_kubeconfig(text):
-                todo += referenced_files(text, path)
+            yield glob.escape(named.path)

@@ -8,13 +8,21 @@ from pathlib import Path
 
 from edgedr.errors import SourceError
 from edgedr.inventory import Inventory
-from edgedr.kubernetes_yaml import KindDocument, is_account_kind
+from edgedr.kubernetes_yaml import is_account_kind
 from edgedr.layouts import UNKNOWN
-from edgedr.model import Finding, Severity
+from edgedr.model import Bytes, Finding, Severity
 from edgedr.node.kube import Kind, Kube, Object
 from edgedr.node.node import Node
 from edgedr.sources.base import Absent, Captured, Count, Document, Elsewhere, Lacking
-from edgedr.sources.documents import Lacks, place_documents, prove_documents, prove_objects, take_documents
+from edgedr.sources.documents import (
+    KindDocument,
+    Lacks,
+    Room,
+    place_documents,
+    prove_documents,
+    prove_objects,
+    take_documents,
+)
 from edgedr.steps import Step
 
 _DIRECTORY = "kubernetes"
@@ -38,6 +46,8 @@ DERIVED_KINDS = (
     "volumeattachments.storage.k8s.io",
 )
 """Kinds whose objects a cluster makes anew from others, or that say what was going on at one moment."""
+
+_MAX_BYTES = Bytes(256 << 20)
 
 _HEAD = """\
 Objects of the cluster, as YAML
@@ -70,6 +80,9 @@ class ObjectsSource:
     derived: bool = False
     """Whether to take objects, too, that a controller makes anew: those with an owner that is taken itself, as a
     Deployment's pods, and those that Kubernetes makes by itself, as ``kube-root-ca.crt``."""
+
+    max_bytes: Bytes = _MAX_BYTES
+    """What all documents of objects may have together. A kind that does not fit in any more is said to be lacking."""
 
     required: bool = False
     """Whether a backup without cluster objects is no backup."""
@@ -109,12 +122,13 @@ class ObjectsSource:
             if self._wants(f"*.{group.partition('/')[0]}"):
                 lacking.add(f"the kinds of {group.strip('/')}", reason)
         taken = frozenset((kind.group, kind.kind) for kind in wanted)
+        room = Room(self.max_bytes, "[sources.objects] max_bytes")
         by_name: dict[str, KindDocument[None]] = {}
         for kind in wanted:
             if kind.name in by_name:
                 lacking.add(f"{kind.plural} of {kind.group}", "another kind has the same name")
                 continue
-            by_name[kind.name] = KindDocument(kube, kind, keep=_Choice(kind, taken, derived=self.derived).keep)
+            by_name[kind.name] = KindDocument(kube, kind, room, keep=_Choice(kind, taken, derived=self.derived).keep)
         documents = tuple(by_name.values())
         yield from take_documents(_DIRECTORY, documents, lacking)
         read = [document for document in documents if document.done]

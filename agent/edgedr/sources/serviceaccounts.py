@@ -12,9 +12,9 @@ from edgedr.account_summary import Bootstrap, Cluster, Token, account_of, bindin
 from edgedr.encryption import EncryptionConfiguration, read_encryption
 from edgedr.errors import SourceError
 from edgedr.inventory import EntryKind, Inventory
-from edgedr.kubernetes_yaml import ACCOUNT_KINDS, KindDocument, one_line
+from edgedr.kubernetes_yaml import ACCOUNT_KINDS, one_line
 from edgedr.layouts import UNKNOWN
-from edgedr.model import Finding, Severity
+from edgedr.model import Bytes, Finding, Severity
 from edgedr.node.components import Component, components
 from edgedr.node.files import Files, matches
 from edgedr.node.kube import Kube, Object
@@ -23,7 +23,9 @@ from edgedr.node.seen import Seen
 from edgedr.pki import examine, public_keys
 from edgedr.sources.base import Absent, Captured, Count, Document, Elsewhere, Fact, Lacking, TakePath
 from edgedr.sources.documents import (
+    KindDocument,
     Lacks,
+    Room,
     place_documents,
     place_files,
     prove_documents,
@@ -37,6 +39,8 @@ _DIRECTORY = "serviceaccounts"
 _KEY_FLAGS = ("service-account-key-file", "service-account-signing-key-file", "service-account-private-key-file")
 _ENCRYPTION_FLAG = "encryption-provider-config"
 _SIGNING_KEY, _ENCRYPTION_KEYS = "signing key ", "encryption keys "
+_MAX_BYTES = Bytes(256 << 20)
+"""What all documents of the source may have together: no cluster on one node's etcd has more of this."""
 _NO_API = "no Kubernetes API is known on this node"
 
 
@@ -160,8 +164,10 @@ def _take(kube: Kube, cluster: Cluster, *, alone: bool) -> Iterator[Captured]:
         "RoleBinding": binding_of,
         "ClusterRoleBinding": binding_of,
     }
+    room = Room(_MAX_BYTES)
     documents = {
-        kind.kind: KindDocument[Any](kube, kind, note=readers.get(kind.kind, _nothing_of)) for kind in ACCOUNT_KINDS
+        kind.kind: KindDocument[Any](kube, kind, room, note=readers.get(kind.kind, _nothing_of))
+        for kind in ACCOUNT_KINDS
     }
     lacking = Lacks()
     yield from take_documents(_DIRECTORY, tuple(documents.values()), lacking)
@@ -172,7 +178,7 @@ def _take(kube: Kube, cluster: Cluster, *, alone: bool) -> Iterator[Captured]:
     cluster.tokens = [note for note in documents["Secret"].notes if isinstance(note, Token)]
     cluster.bootstraps = [note for note in documents["Secret"].notes if isinstance(note, Bootstrap)]
     cluster.bindings = [note for document in bindings for note in document.notes]
-    cluster.missing = "; ".join(lacking.reasons()) or None
+    cluster.missing = "; ".join((*lacking.reasons(), *_not_on_the_page(documents.values()))) or None
     if documents["ServiceAccount"].done:
         yield Count("accounts", documents["ServiceAccount"].objects)
     if documents["Secret"].done:
@@ -181,6 +187,12 @@ def _take(kube: Kube, cluster: Cluster, *, alone: bool) -> Iterator[Captured]:
     if all(document.done for document in bindings):
         yield Count("bindings", sum(document.objects for document in bindings))
     yield from map(Lacking, lacking.reasons())
+
+
+def _not_on_the_page(documents: Iterable[KindDocument[Any]]) -> Iterator[str]:
+    for document in documents:
+        if document.notes_end:
+            yield f"{document.kind.name}: only the first of them are on this page, all are in {document.name}"
 
 
 def _nothing_of(item: Object) -> None:
