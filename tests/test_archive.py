@@ -10,12 +10,14 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from edgedr import durable
 from edgedr.archive import ArchiveReader, ArchiveWriter
 from edgedr.errors import Damaged, StorageError
 from edgedr.inventory import EntryKind, Inventory, SourceRecord
 from edgedr.model import Status
 from edgedr.node.files import Files
 from edgedr.recovery.extract import extract
+from edgedr.storage.base import Spool
 from tests.lab import kubeadm, trees
 from tests.lab.tools import need
 
@@ -319,3 +321,34 @@ def test_a_document_is_written_once(tmp_path: Path) -> None:
     reader = ArchiveReader(io.BytesIO(sink.getvalue()), max_bytes=LIMIT)
     found = {member.name: b"".join(content) for member, content in reader.members()}
     assert found == {"dns/zone.txt": b"first", "dns/other.txt": b"whole"}
+
+
+def test_what_was_forgotten_takes_no_room(tmp_path: Path) -> None:
+    """A document that begins again gives back what it had written: a floor that stopped it lets others go on."""
+
+    def hesitating(spool: Spool) -> None:
+        spool.write(bytes(100_000))
+        spool.restart()
+        spool.write(b"after all")
+
+    (tmp_path / "node").mkdir()
+    with ArchiveWriter(tmp_path / "spool", Files(tmp_path / "node")) as writer:
+        writer.document("dns/first.txt", b"first")
+        writer.document("dns/second.txt", hesitating)
+        writer.document("dns/third.txt", b"third")
+        (part,) = tmp_path.glob(".spool.*")
+        assert part.stat().st_size == len(b"first") + len(b"after all") + len(b"third")
+
+
+def test_room_is_left_for_the_archive_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is spooled is written once more: a spool stops while the floor would still hold for it alone."""
+    monkeypatch.setattr(durable, "free_space_of", lambda _: 1000)
+    monkeypatch.setattr(durable, "_SPACE_CHECK_EVERY", 1)
+    with durable.replacing(tmp_path / "twice", floor=600, twice=True) as spool:
+        spool.write(bytes(300))
+        spool.write(bytes(300))
+        with pytest.raises(StorageError, match="are kept free"):
+            spool.write(b"x")
+    with durable.replacing(tmp_path / "spool", floor=600) as spool:
+        for _ in range(10):
+            spool.write(bytes(300))

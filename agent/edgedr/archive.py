@@ -48,14 +48,17 @@ class _Taken:
 
 
 class _Slot:
-    """The place of one content in the spool; a reading that failed stays there as a gap."""
+    """The place of one content in the spool: its last one while it is written."""
 
     def __init__(self, spool: durable.Writer) -> None:
         self._spool = spool
-        self.restart()
+        self.start = spool.size
+        self.size = 0
+        self.hash = hashlib.sha256()
 
     def restart(self) -> None:
-        self.start = self._spool.size
+        if self.size:  # it is the last one: nothing else is written before it is done
+            self._spool.rewind(self.start)
         self.size = 0
         self.hash = hashlib.sha256()
 
@@ -88,7 +91,7 @@ class ArchiveWriter:
         self._lost: dict[PurePosixPath, str] = {}
 
     def __enter__(self) -> Self:
-        self._spool = self._stack.enter_context(durable.replacing(self._path, floor=self._floor))
+        self._spool = self._stack.enter_context(durable.replacing(self._path, floor=self._floor, twice=True))
         return self
 
     def __exit__(

@@ -34,12 +34,16 @@ def storage_error(error: OSError, act: str, path: Path) -> StorageError:
 
 
 class Writer:
-    """Append bytes to an open descriptor, and leave ``floor`` bytes of the file system free for others."""
+    """Append bytes to an open descriptor, and leave ``floor`` bytes of the file system free for others.
 
-    def __init__(self, descriptor: int, path: Path, *, floor: int = 0) -> None:
+    With ``twice``, room is left for writing once more what was written: a spool's content goes into another file.
+    """
+
+    def __init__(self, descriptor: int, path: Path, *, floor: int = 0, twice: bool = False) -> None:
         self._descriptor = descriptor
         self._path = path
         self._floor = floor
+        self._twice = twice
         self._until_check = 0
         self.size = 0
 
@@ -70,12 +74,17 @@ class Writer:
 
     def restart(self) -> None:
         """Forget everything written so far."""
+        self.rewind(0)
+
+    def rewind(self, size: int) -> None:
+        """Forget what was written after the first ``size`` bytes."""
         try:
-            os.ftruncate(self._descriptor, 0)
-            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            os.ftruncate(self._descriptor, size)
+            os.lseek(self._descriptor, size, os.SEEK_SET)
         except OSError as error:
             raise storage_error(error, "truncate", self._path) from error
-        self.size = 0
+        self.size = size
+        self._until_check = 0
 
     def sync(self) -> None:
         """Put the bytes on disk."""
@@ -83,7 +92,7 @@ class Writer:
 
     def _keep_floor(self) -> None:
         free = free_space_of(self._descriptor)
-        if free < self._floor:
+        if free < self._floor + (self.size if self._twice else 0):
             raise StorageError(
                 f"cannot write {self._path}: {free >> 20} MiB left there, {self._floor >> 20} MiB are kept free",
                 hint="free space there, or lower [repository] keep_free",
@@ -144,15 +153,16 @@ def create(path: Path, *, mode: int = 0o600, floor: int = 0) -> Iterator[Writer]
 
 
 @contextmanager
-def replacing(path: Path, *, mode: int = 0o600, floor: int = 0) -> Iterator[Writer]:
+def replacing(path: Path, *, mode: int = 0o600, floor: int = 0, twice: bool = False) -> Iterator[Writer]:
     """Like ``create``, but takes the place of a regular file of that name, in one step.
 
-    A symbolic link or anything else of that name is refused: following it could write anywhere.
+    A symbolic link or anything else of that name is refused: following it could write anywhere. ``twice`` as in
+    ``Writer``.
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise StorageError(f"{path} is not a regular file", hint="edgedr does not write through links: remove it")
-    with _part(path, mode=mode, floor=floor) as (writer, part):
+    with _part(path, mode=mode, floor=floor, twice=twice) as (writer, part):
         yield writer
         try:
             writer.sync()
@@ -235,7 +245,7 @@ def open_for_reading(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def _part(path: Path, *, mode: int, floor: int) -> Iterator[tuple[Writer, Path]]:
+def _part(path: Path, *, mode: int, floor: int, twice: bool = False) -> Iterator[tuple[Writer, Path]]:
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -247,7 +257,7 @@ def _part(path: Path, *, mode: int, floor: int) -> Iterator[tuple[Writer, Path]]
             os.fchmod(descriptor, mode)  # whatever the umask took away or left
         except OSError as error:
             raise storage_error(error, "create", path) from error
-        yield Writer(descriptor, path, floor=floor), part
+        yield Writer(descriptor, path, floor=floor, twice=twice), part
     finally:
         os.close(descriptor)
         with suppress(OSError):  # what became of ``path`` is decided by now; a part that stays is swept
