@@ -282,7 +282,7 @@ def _prove_zones(files: Files, zones: Mapping[str, str]) -> Iterator[Finding]:
             good += 1
             total += int(value.split()[2])
     if good:
-        yield Finding(Severity.GOOD, "zones", f"{good} zones load with the serials and {total} records of capture")
+        yield Finding(Severity.GOOD, "zones", f"zones that load as captured: {good}, with {total} records")
 
 
 def _why_another(text: str, name: str, value: str) -> str | None:

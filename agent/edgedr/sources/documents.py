@@ -279,7 +279,7 @@ def prove_documents(source: str, restored: Path, inventory: Inventory) -> Iterab
             bad += 1
             yield Finding(Severity.BAD, member, "was not restored as it was written", "restore once more")
     if wanted and not bad:
-        yield Finding(Severity.GOOD, source, f"{len(wanted)} documents are as they were written")
+        yield Finding(Severity.GOOD, source, f"documents as they were written: {len(wanted)}")
 
 
 def prove_objects(source: str, restored: Path, inventory: Inventory) -> Iterable[Finding]:
@@ -300,7 +300,7 @@ def prove_objects(source: str, restored: Path, inventory: Inventory) -> Iterable
             yield Finding(Severity.BAD, member, text, "restore once more")
     if wanted and not bad:
         total = sum(map(int, wanted.values()))
-        yield Finding(Severity.GOOD, source, f"{total} objects in {len(wanted)} documents parse")
+        yield Finding(Severity.GOOD, source, f"objects that parse, of as many captured: {total}")
 
 
 def prove_files(source: str, restored: Path, inventory: Inventory) -> Iterable[Finding]:
@@ -320,7 +320,7 @@ def prove_files(source: str, restored: Path, inventory: Inventory) -> Iterable[F
         else:
             good += 1
     if good:
-        yield Finding(Severity.GOOD, source, f"{good} files have the recorded content")
+        yield Finding(Severity.GOOD, source, f"files with the recorded content: {good}")
 
 
 def document_path(member: str) -> PurePosixPath:

@@ -135,7 +135,7 @@ class ServiceAccountsSource:
         ledger = examine(contents, thorough=True)
         yield from ledger.findings
         if checked and not bad and not any(finding.severity is Severity.BAD for finding in ledger.findings):
-            text = f"{checked} files have the keys that they had, {ledger.paired} key pairs fit"
+            text = f"files with the keys that they had: {checked}, key pairs that fit: {ledger.paired}"
             yield Finding(Severity.GOOD, self.name, text)
 
 
