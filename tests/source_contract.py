@@ -14,7 +14,7 @@ from typing import get_args
 import pytest
 
 from edgedr import durable
-from edgedr.archive import ArchiveWriter
+from edgedr.archive_writer import ArchiveWriter
 from edgedr.errors import SourceError
 from edgedr.inventory import Inventory, SourceRecord
 from edgedr.layouts import UNKNOWN

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from edgedr import durable
-from edgedr.archive import ArchiveReader, ArchiveWriter
+from edgedr.archive import ArchiveReader
+from edgedr.archive_writer import ArchiveWriter
 from edgedr.errors import Damaged, StorageError
 from edgedr.inventory import EntryKind, Inventory, SourceRecord
 from edgedr.model import Status

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedr.archive import ArchiveWriter
+from edgedr.archive_writer import ArchiveWriter
 from edgedr.captured import CapturedFiles
 from edgedr.node.files import Files
 

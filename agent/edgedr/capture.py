@@ -9,7 +9,8 @@ from typing import assert_never
 
 from edgedr import durable
 from edgedr.anchors import anchor_facts, anchors, anchors_of, changed
-from edgedr.archive import NODE_TAR, ArchiveWriter
+from edgedr.archive import NODE_TAR
+from edgedr.archive_writer import ArchiveWriter
 from edgedr.closure import Evidence, close
 from edgedr.errors import SourceError, StorageError
 from edgedr.inventory import EntryKind, Inventory, SourceRecord
