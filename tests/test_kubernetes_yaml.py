@@ -210,13 +210,26 @@ def test_a_name_has_its_length() -> None:
     assert named(item) == f"a b/{'n' * 316}…"
 
 
-def test_what_is_nested_too_deeply_is_refused() -> None:
-    """An object made to exhaust the writer is refused by name, and does not end the process."""
-    deep: Any = "x"
-    for _ in range(5000):
-        deep = [deep]
+def nested(depth: int) -> Any:
+    """Return a value below ``depth`` lists."""
+    value: Any = "x"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_what_is_nested_deeply_is_written() -> None:
+    """Two hundred levels are more than any kind of object has."""
+    text = written(nested(200))
+    assert text.count("-") == 200
+    assert yaml.safe_load(text) == nested(200)
+
+
+@pytest.mark.parametrize("depth", [201, 5000, 100_000])
+def test_what_is_nested_too_deeply_is_refused(depth: int) -> None:
+    """An object made to exhaust the writer is refused by name, and does not end the process, by whichever Python."""
     with pytest.raises(ValueError, match="nested"):
-        written(deep)
+        written(nested(depth))
 
 
 def test_what_a_cluster_sets_itself_is_left_out() -> None:

@@ -59,6 +59,7 @@ _FIRST = {key: rank for rank, key in enumerate(("apiVersion", "kind", "name", "n
 
 _MAX_VALUES = 100_000  # in an object with a line for each of them: PyYAML makes half a kilobyte of each
 _MAX_YAML = 8 << 20  # bytes that its lines may take with their indents
+_MAX_DEPTH = 200  # levels in an object: PyYAML takes three frames of Python's stack for each, of 1000 in all
 _MAX_OBJECT = 64 << 20  # bytes of YAML that are counted as one object
 _MAX_WRITTEN = _MAX_OBJECT // 2  # etcd takes 1.5 MiB of a value; a sign of JSON may take six bytes of YAML
 _MAX_NAME = 320  # signs of a namespace and a name: Kubernetes takes 63 and 253
@@ -212,11 +213,16 @@ def _place(pair: tuple[str, Any]) -> tuple[int, str]:
 
 
 def _is_moderate(item: Object) -> bool:
-    """Tell whether an object stays small as YAML: each value has its own line, indented by its depth."""
+    """Tell whether an object stays small as YAML: each value has its own line, indented by its depth.
+
+    Raises ``ValueError`` for one that is nested too deeply.
+    """
     values = size = 0
     todo: list[tuple[int, Any]] = [(0, item)]
     while todo:
         depth, value = todo.pop()
+        if depth > _MAX_DEPTH:
+            raise ValueError("nested too deeply")
         values += 1
         size += 2 * depth + 4
         inner: Collection[Any] = ()
