@@ -78,6 +78,7 @@ def test_ways_to_name_a_backup(look: Said) -> None:
         (["list", "--repository", "/does/not/exist"], 8, "there is no directory /does/not/exist"),
         (["shwo"], 2, "invalid choice: 'shwo'"),
         (["list", "--jsn"], 2, "unrecognized arguments: --jsn"),
+        (["list", "--js"], 2, "unrecognized arguments: --js"),
         ([], 2, "required"),
         (["restore", "latest"], 2, "required: --to"),
         (["restore", "latest", "--to", "/nowhere", "--only", "dsn"], 2, "'dsn' is no source; did you mean dns?"),

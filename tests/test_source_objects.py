@@ -21,6 +21,7 @@ from edgedr.sources.base import Absent, Captured, Count, Document, Elsewhere, Fa
 from edgedr.sources.objects import CONTENTS, DERIVED_KINDS, ObjectsSource
 from tests.lab import kubeadm
 from tests.lab.apiserver import ApiServer, recording, synthetic
+from tests.lab.spools import SizeOnly
 from tests.source_contract import Restored, SourceContract, restore
 
 CONFIGMAPS = "/api/v1/configmaps"
@@ -270,29 +271,13 @@ def test_a_server_that_goes_away_is_said_once(root: Path, tmp_path: Path) -> Non
             if isinstance(item, Listing):
                 if item.member == "kubernetes/daemonsets.apps.yaml":
                     server.__exit__()
-                item.pump(Memory())
+                item.pump(SizeOnly())
     lacking = reasons(tuple(items))
     assert len(lacking) == 1
     assert lacking[0].startswith("daemonsets.apps, 36 more kinds: cannot reach the API server")
     assert counts(tuple(items))["kinds"] == 7
     page = next(item.data for item in items if isinstance(item, Document) and item.member == CONTENTS)
     assert b"What could not be read:\n  daemonsets.apps, 36 more kinds" in page
-
-
-class Memory:
-    """A spool that keeps nothing but its size."""
-
-    size = 0
-
-    def write(self, data: bytes | bytearray | memoryview) -> int:
-        self.size += len(data)
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-    def restart(self) -> None:
-        self.size = 0
 
 
 class Floored:
@@ -486,7 +471,7 @@ def test_two_kinds_of_one_name_are_told(capture: Callable[..., Restored], server
 def test_many_objects_take_little_memory(root: Path, server: ApiServer) -> None:
     """Of 20,000 ConfigMaps, about 25 MB, one page is in memory, and each is asked for once."""
     server.recording[CONFIGMAPS] = synthetic(20_000)
-    spool = Memory()
+    spool = SizeOnly()
     node = asking(root, server)
     tracemalloc.start()
     try:

@@ -26,6 +26,7 @@ from edgedr.sources.serviceaccounts import ServiceAccountsSource
 from tests.lab import kubeadm
 from tests.lab.apiserver import ApiServer, synthetic
 from tests.lab.pki import Authority
+from tests.lab.spools import SizeOnly
 from tests.source_contract import Restored, SourceContract, restore
 
 PKI = "etc/kubernetes/pki"
@@ -448,7 +449,7 @@ def test_many_secrets_are_remembered_as_numbers(node: Node, server: ApiServer) -
         found: dict[str, int] = {}
         for item in ServiceAccountsSource().capture(node):
             if isinstance(item, Listing):
-                item.pump(Memory())
+                item.pump(SizeOnly())
             elif isinstance(item, Count):
                 found[item.noun] = item.number
         peak = tracemalloc.get_traced_memory()[1]
@@ -457,22 +458,6 @@ def test_many_secrets_are_remembered_as_numbers(node: Node, server: ApiServer) -
     assert found["secrets"] == 20_000
     assert found["tokens"] == 0
     assert peak < 12 << 20
-
-
-class Memory:
-    """A spool that keeps nothing but its size."""
-
-    size = 0
-
-    def write(self, data: bytes | bytearray | memoryview) -> int:
-        self.size += len(data)
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-    def restart(self) -> None:
-        self.size = 0
 
 
 def test_nothing_that_it_says_holds_a_secret(node: Node, server: ApiServer, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from edgedr.inventory import Inventory
 from edgedr.layouts import Layout
 from edgedr.model import Finding, Severity
 from edgedr.node.components import components
-from edgedr.node.files import Contents
+from edgedr.node.contents import Contents
 
 _FACT = "anchor "
 _FLAGS = frozenset({"encryption-provider-config", "service-account-signing-key-file", "service-account-key-file"})

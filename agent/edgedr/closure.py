@@ -16,7 +16,8 @@ from edgedr.kinefile import KineFile
 from edgedr.layouts import Datastore, Layout
 from edgedr.model import Finding, Severity, Status
 from edgedr.node.components import Component, components, datastore, distribution_option
-from edgedr.node.files import Contents, Files
+from edgedr.node.contents import Contents
+from edgedr.node.files import Files
 from edgedr.node.kubeconfig import is_kubeconfig, references
 from edgedr.node.named_files import named_files
 from edgedr.node.seen import Seen

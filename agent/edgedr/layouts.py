@@ -131,6 +131,7 @@ _ETCD_KEY = "etcd's certificates cannot be renewed, and no member can be added"
 _PROXY_KEY = "the certificate that the API server shows to aggregated APIs cannot be renewed"
 _CA = "nothing that it signed is trusted any more: another cluster comes back"
 _TOKENS = "every service account token becomes invalid: pods get 401 until each is made anew"
+_TOKENS_CHECK = "no token is accepted until it is made again: openssl pkey -in sa.key -pubout -out sa.pub"
 
 _PKI = "/etc/kubernetes/pki"
 
@@ -173,7 +174,7 @@ KUBEADM = Layout(
         Essential(f"{_PKI}/front-proxy-ca.crt", _CA),
         Essential(f"{_PKI}/front-proxy-ca.key", _PROXY_KEY, kept_apart=True),
         Essential(f"{_PKI}/sa.key", _TOKENS),
-        Essential(f"{_PKI}/sa.pub", _TOKENS),
+        Essential(f"{_PKI}/sa.pub", _TOKENS_CHECK),
     ),
 )
 

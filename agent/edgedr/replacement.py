@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from edgedr.model import Finding, Severity
-from edgedr.node.hardware import Described
+from edgedr.node.sysfs import Described
 
 
 def differences(ours: Described, theirs: Described) -> list[Finding]:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from edgedr import __version__
 from edgedr.errors import EXIT_CODES, ConfigurationError
@@ -233,6 +233,9 @@ def _table(codes: Iterable[int]) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)  # a script's `--ful` would mean something else one day
+
     def error(self, message: str) -> NoReturn:
         """Raise what every other mistake raises, so that it is said in the same way."""
         raise ConfigurationError(message, hint=f"`{self.prog} --help` says what it takes")

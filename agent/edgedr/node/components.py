@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from edgedr.layouts import Datastore, Layout
 from edgedr.model import Finding, Severity
-from edgedr.node.files import Contents
+from edgedr.node.contents import Contents
 from edgedr.yaml_text import load_yaml
 
 _WRITTEN_BY_SERVER = ("log-path", "log-file", "log-dir", "cert-dir", "data-dir", "wal-dir")

@@ -7,17 +7,14 @@ kernel answers from memory: nothing here asks a device. Sizes are bytes. What is
 import re
 from datetime import timedelta
 from pathlib import PurePosixPath
-from typing import Any, TypeAlias
 
 from edgedr.errors import SourceError
+from edgedr.node import disks, sysfs
 from edgedr.node.commands import Commands
 from edgedr.node.files import Files
+from edgedr.node.sysfs import Described
 
-Described: TypeAlias = dict[str, Any]
-
-_SECTOR = 512  # bytes: the unit of /sys/block/*/size, whatever the disk's own block is
 _WITHIN = timedelta(seconds=3)
-_LONGEST = 300  # characters of one value
 _COMMAND_LINE, _FLAGS = 4096, 8192
 
 _FIRMWARE = (
@@ -41,52 +38,45 @@ _X86_LEVELS = (
 )
 """Levels of the psABI, each with what it adds: programs built for one do not start on a processor below it."""
 
-_NO_DISK = re.compile(r"(loop|ram|zram|fd|sr|nbd|rbd|drbd|mtdblock|dm-|md)_?d?\d|mmcblk\d+(boot\d|rpmb)")
-"""Devices without hardware of their own, volumes that pods mount over the network, and parts of another disk."""
-_ISCSI = re.compile(r"/session\d+/")
-
 _OF_PODS = re.compile(
     r"(veth|cali|lxc|cni|flannel|cilium|docker|br-[0-9a-f]{12}$|virbr|kube-|weave|antrea|nodelocaldns|tap)"
 )
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]*", re.ASCII)
 _LINK_MODE = re.compile(r"\b(\d+)base")
 
-_RUNTIME = re.compile(
-    r"/(proc|sys|dev|run|var/run|snap|var/snap|tmp)(/|$)|/var/lib/(kubelet|docker|containerd|containers|rancher)/."
-)
-"""Where mounts come and go with pods, sessions and services."""
-_KEPT_TYPES = frozenset({"zfs", "nfs", "nfs4", "cifs", "ceph", "glusterfs", "9p", "virtiofs"})
-_SECRET_OPTION = re.compile(r"\b(pass(?:word)?|secret)=[^,]*")
-
 
 def machine(files: Files, commands: Commands) -> Described:
     """Return all of this module about one machine, by topic."""
-    text = _text(files, "/proc/cpuinfo")
-    return _known(
+    text = sysfs.text(files, "/proc/cpuinfo")
+    return sysfs.known(
         architecture=architecture(files, commands),
         cpu=processor(files, text),
         memory_bytes=memory(files),
         firmware=firmware(files),
         virtualization=_virtualization(files, text),
-        disks=disks(files),
-        volumes=volumes(files),
-        file_systems=file_systems(files),
+        disks=disks.disks(files),
+        volumes=disks.volumes(files),
+        file_systems=disks.file_systems(files),
         interfaces=interfaces(files, commands),
-        kernel=_known(
-            release=_word(files, "/proc/sys/kernel/osrelease"),
-            command_line=_word(files, "/proc/cmdline", _COMMAND_LINE),
+        kernel=sysfs.known(
+            release=sysfs.word(files, "/proc/sys/kernel/osrelease"),
+            command_line=sysfs.word(files, "/proc/cmdline", _COMMAND_LINE),
         ),
     )
 
 
 def architecture(files: Files, commands: Commands) -> str | None:
     """Return the machine's architecture as ``uname -m`` says it."""
-    told = _word(files, "/proc/sys/kernel/arch")  # since Linux 6.1
+    told = sysfs.word(files, "/proc/sys/kernel/arch")  # since Linux 6.1
     if told is None:
         try:
-            told = one_line(commands.run("uname", "-m"))
+            told = sysfs.one_line(commands.run("uname", "-m"))
         except SourceError:
-            told = _word(files, "/var/lib/dpkg/arch") or _word(files, "/etc/apk/arch") or _word(files, "/lib/apk/arch")
+            told = (
+                sysfs.word(files, "/var/lib/dpkg/arch")
+                or sysfs.word(files, "/etc/apk/arch")
+                or sysfs.word(files, "/lib/apk/arch")
+            )
     same = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l", "armv7": "armv7l", "i386": "i686", "x86": "i686"}
     return same.get(told or "", told)
 
@@ -99,14 +89,14 @@ def processor(files: Files, text: str) -> Described:
         if not line.strip():
             each.append({})
         elif colon:
-            each[-1][name.strip()] = one_line(value, _FLAGS)
+            each[-1][name.strip()] = sysfs.one_line(value, _FLAGS)
     counted = [one for one in each if one.get("processor", "").isdigit()]
     first = counted[0] if counted else {}
     arm = " ".join(f"{name[4:]} {first[name]}" for name in ("CPU implementer", "CPU part") if name in first)
     packages = {one["physical id"] for one in counted if "physical id" in one}
     cores = {(one["physical id"], one["core id"]) for one in counted if "physical id" in one and "core id" in one}
     flags = set(first.get("flags", "").split())
-    return _known(
+    return sysfs.known(
         model=first.get("model name") or first.get("cpu model") or arm,
         processors=_present(files) or len(counted) or None,
         cores=len(cores) or None,
@@ -120,7 +110,7 @@ def memory(files: Files) -> int | None:
 
     The kernel keeps some for itself, at each boot a little more or less, always much less than that.
     """
-    found = re.search(r"^MemTotal: +(\d{1,15}) kB", _text(files, "/proc/meminfo"), re.MULTILINE | re.ASCII)
+    found = re.search(r"^MemTotal: +(\d{1,15}) kB", sysfs.text(files, "/proc/meminfo"), re.MULTILINE | re.ASCII)
     total = int(found[1]) << 10 if found else 0
     if not total:
         return None
@@ -130,9 +120,9 @@ def memory(files: Files) -> int | None:
 
 def firmware(files: Files) -> Described:
     """Return what DMI or the device tree says: vendor, product, serials, BIOS; how it boots; the TPM's version."""
-    told = {key: _word(files, f"/sys/class/dmi/id/{name}") for key, name in _FIRMWARE}
-    told["product"] = told["product"] or _word(files, "/sys/firmware/devicetree/base/model")
-    told["serial"] = told["serial"] or _word(files, "/sys/firmware/devicetree/base/serial-number")
+    told = {key: sysfs.word(files, f"/sys/class/dmi/id/{name}") for key, name in _FIRMWARE}
+    told["product"] = told["product"] or sysfs.word(files, "/sys/firmware/devicetree/base/model")
+    told["serial"] = told["serial"] or sysfs.word(files, "/sys/firmware/devicetree/base/serial-number")
     told = {key: value for key, value in told.items() if value and not _PLACEHOLDER.fullmatch(value)}
     boot = (
         "UEFI"
@@ -141,115 +131,46 @@ def firmware(files: Files) -> Described:
         if files.exists("/sys/class/dmi/id/bios_version")
         else None
     )
-    return _known(**told, boot=boot, tpm=_word(files, "/sys/class/tpm/tpm0/tpm_version_major"))
-
-
-def disks(files: Files) -> list[Described]:
-    """Return the disks by name, with their partitions: no loop, memory or network device, no empty reader."""
-    found = []
-    for at in _devices(files, "/sys/block/*/size"):
-        size = _number(files, at / "size") * _SECTOR
-        if not size or _NO_DISK.match(at.name) or _ISCSI.search(str(at)) or _word(files, at / "hidden") == "1":
-            continue
-        udev = _udev(files, f"b{_word(files, at / 'dev')}")
-        serial = udev.get("ID_SERIAL_SHORT") or _word(files, at / "device/serial") or udev.get("ID_SERIAL")
-        rotational = _word(files, at / "queue/rotational")
-        found.append(
-            _known(
-                name=one_line(at.name),
-                vendor=_word(files, at / "device/vendor") if not at.name.startswith("vd") else None,
-                model=_word(files, at / "device/model") or _word(files, at / "device/name") or udev.get("ID_MODEL"),
-                serial=serial,
-                size_bytes=size,
-                block_bytes=_number(files, at / "queue/logical_block_size") or None,
-                rotational=None if rotational is None else rotational == "1",
-                removable=True if _word(files, at / "removable") == "1" else None,
-                **_content(udev),
-                partitions=_partitions(files, at),
-            )
-        )
-    return sorted(found, key=lambda disk: _natural(disk["name"]))
-
-
-def volumes(files: Files) -> list[Described]:
-    """Return what is built on disks: RAID (md), LVM, encryption, multipath (dm); ``on`` is what each lies on."""
-    below = {at: _devices(files, f"{at}/slaves/*/size") for at in _devices(files, "/sys/block/*/size")}
-    names = {at.name: _word(files, at / "dm/name") or one_line(at.name) for at in below}
-    found = []
-    for at, on in below.items():
-        kind = _word(files, at / "md/level") or (_word(files, at / "dm/uuid") or "").partition("-")[0]
-        size = _number(files, at / "size") * _SECTOR
-        if at.name.startswith(("md", "dm-")) and kind and size and not names[at.name].startswith("docker-"):
-            lies_on = sorted(names.get(each.name, one_line(each.name)) for each in on)
-            content = _content(_udev(files, f"b{_word(files, at / 'dev')}"))
-            found.append(_known(name=names[at.name], kind=kind, size_bytes=size, on=lies_on, **content))
-    return sorted(found, key=lambda volume: _natural(volume["name"]))
-
-
-def file_systems(files: Files) -> list[Described]:
-    """Return what ``/etc/fstab`` configures, and what else is mounted from a disk or a server, by mount point."""
-    found: dict[str, Described] = {}
-    for fields in map(str.split, _text(files, "/etc/fstab").splitlines()):
-        if len(fields) >= 3 and not fields[0].startswith("#"):  # noqa: PLR2004
-            device, at, kind, options = (*map(_unescaped, fields[:3]), fields[3] if fields[3:] else "")
-            options = _SECRET_OPTION.sub(r"\1=(not shown)", one_line(options))
-            key = at if at.startswith("/") else f"{at} {device}"  # swap has no place
-            found[key] = _known(device=device, at=at, type=kind, options=options, configured=True)
-    # not our own: in a container, what is mounted for us is not what is mounted for the machine
-    mounts = _text(files, "/proc/1/mountinfo") or _text(files, "/proc/self/mountinfo")
-    for fields in map(str.split, mounts.splitlines()):
-        if "-" not in fields[6:] or len(fields) < fields.index("-", 6) + 3:
-            continue
-        mark = fields.index("-", 6)
-        top, at, kind, device = map(_unescaped, (fields[3], fields[4], fields[mark + 1], fields[mark + 2]))
-        is_disk = device.startswith("/dev/") and not re.match(r"/dev/(loop|sr|fuse)", device)
-        is_whole = top == "/" or kind == "btrfs"  # another top is a directory mounted twice
-        if (is_disk or kind in _KEPT_TYPES) and is_whole and not _RUNTIME.match(at):
-            found.setdefault(at, _known(device=device, at=at, type=kind, configured=False))
-    return [found[key] for key in sorted(found)]
+    return sysfs.known(**told, boot=boot, tpm=sysfs.word(files, "/sys/class/tpm/tpm0/tpm_version_major"))
 
 
 def interfaces(files: Files, commands: Commands) -> list[Described]:
     """Return network hardware, and the bridges, bonds and VLANs on it: none that comes and goes with pods."""
     permanent = _permanent_addresses(files)
     found = []
-    for at in _devices(files, "/sys/class/net/*/address"):
+    for at in sysfs.devices(files, "/sys/class/net/*/address"):
         kind = _kind(files, at)
         if kind is None or not _INTERFACE.fullmatch(at.name) or (kind != "physical" and _OF_PODS.match(at.name)):
             continue
         is_physical = kind == "physical"
-        is_stable = is_physical or _word(files, at / "addr_assign_type") in {"0", "3"}
-        address = permanent.get(at.name) or (_word(files, at / "address") if is_stable else None)
-        udev = _udev(files, f"n{_word(files, at / 'ifindex')}") if is_physical else {}
+        is_stable = is_physical or sysfs.word(files, at / "addr_assign_type") in {"0", "3"}
+        address = permanent.get(at.name) or (sysfs.word(files, at / "address") if is_stable else None)
+        udev = sysfs.udev(files, f"n{sysfs.word(files, at / 'ifindex')}") if is_physical else {}
         driver, master = files.real(at / "device/driver"), files.real(at / "master")
         found.append(
-            _known(
+            sysfs.known(
                 name=at.name,
                 kind=kind,
                 mac=address if address and address.strip("0:") else None,
-                driver=one_line(driver.name) if driver and is_physical else None,
-                model=one_line(f"{udev.get('ID_VENDOR_FROM_DATABASE', '')} {udev.get('ID_MODEL_FROM_DATABASE', '')}"),
+                driver=sysfs.one_line(driver.name) if driver and is_physical else None,
+                model=sysfs.one_line(
+                    f"{udev.get('ID_VENDOR_FROM_DATABASE', '')} {udev.get('ID_MODEL_FROM_DATABASE', '')}"
+                ),
                 speed_mbit=_fastest(commands, at.name) if is_physical else None,
-                part_of=one_line(master.name) if master else None,
-                on=[one_line(each.name) for each in _devices(files, f"{at}/lower_*/address")]
+                part_of=sysfs.one_line(master.name) if master else None,
+                on=[sysfs.one_line(each.name) for each in sysfs.devices(files, f"{at}/lower_*/address")]
                 if kind == "vlan"
                 else None,
             )
         )
-    return sorted(found, key=lambda interface: _natural(interface["name"]))
-
-
-def one_line(text: str, longest: int = _LONGEST) -> str:
-    """Return a text in one line that any screen can show, cut after ``longest`` characters."""
-    shown = "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.strip("\0 \n").split()))
-    return shown[:longest]
+    return sorted(found, key=lambda interface: sysfs.natural(interface["name"]))
 
 
 def _virtualization(files: Files, cpuinfo: str) -> str | None:
     """Return under what the machine runs, if it is a virtual one."""
-    told = _word(files, "/sys/hypervisor/type")
-    vendor, product = (_word(files, f"/sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name"))
-    named = one_line(f"{vendor or ''} {product or ''}")
+    told = sysfs.word(files, "/sys/hypervisor/type")
+    vendor, product = (sysfs.word(files, f"/sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name"))
+    named = sysfs.one_line(f"{vendor or ''} {product or ''}")
     if told is None and named and _VIRTUAL.search(named):
         return named
     is_virtual = re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo, re.MULTILINE)
@@ -267,24 +188,9 @@ def _level(flags: set[str]) -> str | None:
 
 def _present(files: Files) -> int:
     """Return how many processors are plugged in, running or not; 0 if that is not told."""
-    told = _word(files, "/sys/devices/system/cpu/present") or ""
+    told = sysfs.word(files, "/sys/devices/system/cpu/present") or ""
     ranges = [re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part, re.ASCII) for part in told.split(",")]
     return sum(int(each[2] or each[1]) - int(each[1]) + 1 for each in ranges if each)
-
-
-def _partitions(files: Files, disk: PurePosixPath) -> list[Described]:
-    found = []
-    for at in _devices(files, f"{disk}/*/partition"):
-        udev = _udev(files, f"b{_word(files, at / 'dev')}")
-        size = _number(files, at / "size") * _SECTOR
-        start = _number(files, at / "start") * _SECTOR
-        name = udev.get("ID_PART_ENTRY_NAME")
-        found.append(_known(name=one_line(at.name), start=start, size_bytes=size, label=name, **_content(udev)))
-    return sorted(found, key=lambda partition: _natural(partition["name"]))
-
-
-def _content(udev: dict[str, str]) -> dict[str, str | None]:
-    return {"holds": udev.get("ID_FS_TYPE"), "uuid": udev.get("ID_FS_UUID")}
 
 
 def _kind(files: Files, at: PurePosixPath) -> str | None:
@@ -293,7 +199,7 @@ def _kind(files: Files, at: PurePosixPath) -> str | None:
     for kind, sign in (("bridge", "bridge"), ("bond", "bonding")):
         if files.exists(at / sign):
             return kind
-    return "vlan" if "DEVTYPE=vlan" in _text(files, at / "uevent").split() else None
+    return "vlan" if "DEVTYPE=vlan" in sysfs.text(files, at / "uevent").split() else None
 
 
 def _permanent_addresses(files: Files) -> dict[str, str]:
@@ -301,7 +207,7 @@ def _permanent_addresses(files: Files) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in files.expand(("/proc/net/bonding/*",)):
         pattern = r"^Slave Interface: (\S+)$(?:\n.+)*?\nPermanent HW addr: ([0-9a-f:]{11,59})$"
-        found.update(re.findall(pattern, _text(files, path), re.MULTILINE))
+        found.update(re.findall(pattern, sysfs.text(files, path), re.MULTILINE))
     return found
 
 
@@ -313,44 +219,3 @@ def _fastest(commands: Commands, name: str) -> int | None:
         return None
     modes = told.partition("Supported link modes:")[2].partition("Supported pause frame use:")[0]
     return max((int(speed) for speed in _LINK_MODE.findall(modes)), default=None)
-
-
-def _devices(files: Files, pattern: str) -> list[PurePosixPath]:
-    """Return the directories, without links, of the files that ``pattern`` names."""
-    last = PurePosixPath(pattern).name
-    return [path.parent for path in files.expand((pattern,)) if path.name == last]
-
-
-def _udev(files: Files, device: str) -> dict[str, str]:
-    """Return what udev recorded about a device when it came: ``b8:0``, ``n2``."""
-    lines = _text(files, f"/run/udev/data/{device}").splitlines()
-    pairs = (line[2:].partition("=") for line in lines if line.startswith("E:"))
-    return {name: one_line(value) for name, _, value in pairs if one_line(value)}
-
-
-def _text(files: Files, path: PurePosixPath | str) -> str:
-    return (files.contents(path) or b"").decode(errors="replace")
-
-
-def _word(files: Files, path: PurePosixPath | str, longest: int = _LONGEST) -> str | None:
-    return one_line(_text(files, path), longest) or None
-
-
-def _number(files: Files, path: PurePosixPath | str) -> int:
-    word = _word(files, path) or ""
-    return int(word) if re.fullmatch(r"\d{1,18}", word, re.ASCII) else 0
-
-
-def _unescaped(field: str) -> str:
-    """Return a field of fstab or of the mount table, where a space is written as an octal escape."""
-    return one_line(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8) & 0xFF), field))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts ``eth2`` before ``eth10``."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def _known(**told: Any) -> Described:
-    """Return what is known of all this."""
-    return {key: value for key, value in told.items() if value not in (None, "", [], {})}

@@ -9,9 +9,9 @@ from typing import Any
 
 from edgedr.errors import SourceError
 from edgedr.node.components import component, distribution_option
-from edgedr.node.hardware import one_line
 from edgedr.node.kube import Object
 from edgedr.node.node import Node
+from edgedr.node.sysfs import one_line
 
 _NODES = "/api/v1/nodes"
 _KUBELET_TELLS = 50

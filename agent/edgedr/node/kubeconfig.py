@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgedr.errors import SourceError
-from edgedr.node.files import Contents
+from edgedr.node.contents import Contents
 from edgedr.yaml_text import load_yaml
 
 _KIND = re.compile(r"^kind: *[\"']?Config\b", re.MULTILINE)

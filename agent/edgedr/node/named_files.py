@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edgedr.node.components import SERVER, Component
-from edgedr.node.files import Contents
+from edgedr.node.contents import Contents
 from edgedr.node.kubeconfig import is_kubeconfig, references
 from edgedr.yaml_text import load_yaml
 

@@ -11,9 +11,10 @@ from edgedr.errors import SourceError
 from edgedr.inventory import EntryKind
 from edgedr.layouts import Layout
 from edgedr.node.commands import Commands
-from edgedr.node.files import Digest, Files
-from edgedr.node.hardware import one_line
+from edgedr.node.contents import Digest
+from edgedr.node.files import Files
 from edgedr.node.seen import Skipped
+from edgedr.node.sysfs import one_line
 from edgedr.yaml_text import load_yaml
 
 MATTERING = frozenset((

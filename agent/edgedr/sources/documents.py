@@ -17,7 +17,8 @@ from edgedr.errors import EdgedrError, SourceError, StorageError
 from edgedr.inventory import EntryKind, Inventory
 from edgedr.kubernetes_yaml import ObjectCounter, cleaned, named, one_line, remarks, written
 from edgedr.model import Bytes, Finding, Severity
-from edgedr.node.files import Digest, Files
+from edgedr.node.contents import Digest
+from edgedr.node.files import Files
 from edgedr.node.kube import Kind, Kube, KubeError, Object
 from edgedr.node.seen import Skipped
 from edgedr.sources.base import Captured, Fact, Listing

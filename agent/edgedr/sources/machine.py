@@ -10,7 +10,7 @@ from edgedr.errors import SourceError
 from edgedr.inventory import Inventory
 from edgedr.model import Finding, Severity
 from edgedr.node.files import Files, matches
-from edgedr.node.hardware import Described, machine
+from edgedr.node.hardware import machine
 from edgedr.node.images import images
 from edgedr.node.node import Node
 from edgedr.node.packages import (
@@ -24,6 +24,7 @@ from edgedr.node.packages import (
     programs,
     static_images,
 )
+from edgedr.node.sysfs import Described
 from edgedr.replacement import size_text
 from edgedr.sources.base import Captured, Count, Document, Fact, Lacking, TakePath
 from edgedr.sources.documents import place_documents, place_files, prove_documents, prove_files
