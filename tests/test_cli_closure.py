@@ -67,13 +67,35 @@ def test_what_an_older_backup_lacks_is_sealed(said: Said, node: Operator, tmp_pa
 
 
 def test_a_restore_says_again_what_was_missing(said: Said, node: Operator, tmp_path: Path) -> None:
-    """All there is is restored, and the exit code says that it is not all that is needed."""
+    """All there is is restored; the exit code says that it is not all that is needed, the hint which backup has it."""
+    whole = said.json("backup")["id"]
     lose(node, SIGNING_KEY)
+    said("backup", code=3)
     said("backup", code=3)
     text = said("restore", "--identity", node.identity, "--to", tmp_path / "all", code=3)
     assert "it lacks what its snapshot needs: " in text
     assert SIGNING_KEY in text
+    assert f"the newest that lacks none is {whole}: edgedr restore {whole}" in " ".join(text.split())
     said("restore", "--identity", node.identity, "--to", tmp_path / "some", "--only", "files")
+
+
+def test_a_restore_names_no_better_backup_where_there_is_none(said: Said, node: Operator, tmp_path: Path) -> None:
+    """Nothing is promised that is not there."""
+    lose(node, SIGNING_KEY)
+    said("backup", code=3)
+    text = said("restore", "--identity", node.identity, "--to", tmp_path / "all", code=3)
+    assert "names every piece" in text
+    assert "lacks none" not in text
+
+
+@pytest.mark.parametrize("piece", ["/etc/kubernetes/enc/encryption.yaml", SIGNING_KEY])
+def test_a_piece_that_vanished_is_in_the_backup_before(said: Said, node: Operator, piece: str) -> None:
+    """Whichever check misses it, nobody is told to look for a copy that the repository has."""
+    said("backup")
+    lose(node, piece)
+    text = " ".join(said("backup", code=3).split())
+    assert f"{piece} was in the last backup, and is gone: " in text
+    assert "the backup before this one has it" in text
 
 
 def test_a_changed_anchor_is_said_once(said: Said, node: Operator) -> None:

@@ -72,12 +72,23 @@ def close(evidence: Evidence) -> SourceRecord:
         known = by_subject.get(finding.subject)
         if known is None or (known.severity is not Severity.BAD and finding.severity is Severity.BAD):
             by_subject[finding.subject] = finding  # one piece, one finding: the first says most about it
-    findings = tuple(by_subject.values())
+    findings = tuple(_seen_before(finding, evidence) for finding in by_subject.values())
     missing = [finding for finding in findings if finding.severity is Severity.BAD]
     if not missing:
         return SourceRecord(Status.OK, findings=findings)
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return SourceRecord(Status.PARTIAL, f"{missing[0].subject} {missing[0].text}{more}", findings=findings)
+
+
+def _seen_before(finding: Finding, evidence: Evidence) -> Finding:
+    """Say of a missing piece that the backup before this one has it, where it does: nobody need look further."""
+    if finding.severity is not Severity.BAD or finding.subject not in evidence.before:
+        return finding
+    if evidence.files.exists(finding.subject):
+        return finding
+    text = finding.text.replace("is missing", "was in the last backup, and is gone", 1)
+    hint = "the backup before this one has it: edgedr restore ID --to DIR --identity FILE"
+    return replace(finding, text=text, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +203,8 @@ def _essentials(evidence: Evidence) -> Iterator[Finding]:
             text = "is not on this node, as with an external authority"
             yield Finding(Severity.WARN, essential.path, text, f"know where it is kept: {essential.loss}")
         else:
-            what = "was in the last backup, and is gone" if gone else "is missing"
             hint = "find it, or a copy of it; name its place in [sources.certificates] paths if it is elsewhere"
-            if gone:
-                hint = "the backup before this one has it: edgedr restore ID --to DIR --identity FILE"
-            yield Finding(Severity.BAD, essential.path, f"{what}: {essential.loss}", hint)
+            yield Finding(Severity.BAD, essential.path, f"is missing: {essential.loss}", hint)
 
 
 def _signing_keys(evidence: Evidence, told: Iterable[Component]) -> Iterator[Finding]:

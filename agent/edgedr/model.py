@@ -136,6 +136,8 @@ class Artifact:
 
 CLOSURE = "closure"
 """What closure is called among the sources of a backup: a record of its own, and no source."""
+DATASTORES = ("etcd", "sqlite")
+"""The sources that take what an API server keeps its objects in; a node has one of them."""
 
 
 class Status(StrEnum):

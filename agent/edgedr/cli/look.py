@@ -13,7 +13,7 @@ from edgedr.cli.places import chosen, listed, open_place
 from edgedr.errors import Damaged, NoSuchBackup, StorageError
 from edgedr.inventory import Inventory, SourceRecord
 from edgedr.locations import Locations
-from edgedr.model import CLOSURE, Manifest, Status
+from edgedr.model import CLOSURE, DATASTORES, Manifest, Status
 from edgedr.repository import chains
 from edgedr.repository.chains import chain_of, clones, dependents
 from edgedr.repository.names import VERSION, Place
@@ -21,7 +21,6 @@ from edgedr.repository.repository import Listed, Repository
 
 _DAMAGED = "damaged: "
 _SHOWN = 6  # nodes named in a message
-_DATASTORES = ("etcd", "sqlite")
 
 
 def list_backups(arguments: Arguments) -> int:
@@ -67,7 +66,7 @@ def _to_know(backup: Listed, condition: str) -> str:
     """Say what is to know of a backup: its condition, and where it is no fault that it has no datastore."""
     if backup.manifest is None or _damaged(condition) or has_snapshot(backup.manifest):
         return condition
-    found = (backup.manifest.sources.get(name) for name in _DATASTORES)
+    found = (backup.manifest.sources.get(name) for name in DATASTORES)
     elsewhere = any(source is not None and source.status is Status.ELSEWHERE for source in found)
     said = "no datastore: another node captured it" if elsewhere else ""
     return ", ".join(filter(None, (condition, said)))

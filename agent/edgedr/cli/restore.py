@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
 from edgedr.cli.places import chosen, listed, open_place
 from edgedr.errors import Damaged, IncompleteBackup, RestoreStopped, WrongKey
-from edgedr.model import CLOSURE, BackupId, Manifest, Severity, Status
+from edgedr.model import CLOSURE, DATASTORES, BackupId, Manifest, Severity, Status
 from edgedr.recovery.recover import FILES, Extracted, Order, recover
 from edgedr.repository import chains
 from edgedr.repository.repository import Listed, Repository
@@ -81,7 +82,7 @@ def _say_what_is_missing(
     if record is not None and not record.status.whole and only is None:
         raise IncompleteBackup(
             f"{backup.id} is restored, but it lacks what its snapshot needs: {record.reason}",
-            hint=f"edgedr show {backup.id} --closure --identity … names every piece; find them before you start it",
+            hint="; ".join(_who_is_whole(done, backup, backups)),
         )
 
 
@@ -99,7 +100,7 @@ def _who_holds(names: Sequence[str], backup: Listed, backups: Sequence[Listed]) 
     better: dict[BackupId, list[str]] = {}
     nowhere = []
     for name in names:
-        other = _newest((one for one in backups if _node(one) == _node(backup)), name, backups)
+        other = _newest(_of_its_node(backup, backups), {name}, backups)
         if other is None:
             nowhere.append(name)
         else:
@@ -111,12 +112,25 @@ def _who_holds(names: Sequence[str], backup: Listed, backups: Sequence[Listed]) 
         yield f"no backup here is better for {', '.join(nowhere)}: look at another copy of the repository"
 
 
-def _newest(among: Iterable[Listed], name: str, backups: Sequence[Listed]) -> Listed | None:
-    """Return the newest that holds all of a source, as far as its manifest and chain tell."""
+def _who_is_whole(done: Extracted, backup: Listed, backups: Sequence[Listed]) -> Iterator[str]:
+    """Say what names every piece, and which newest backup of the same node has a datastore and all that it needs."""
+    yield f"edgedr show {backup.id} --closure --identity … names every piece; find them before you start it"
+    kept = {name for name in _of(done, Status.OK, None) if name in DATASTORES}
+    other = _newest(_of_its_node(backup, backups), {CLOSURE, *kept}, backups)
+    if other is not None:
+        yield f"the newest that lacks none is {other.id}: edgedr restore {other.id} …"
+
+
+def _of_its_node(backup: Listed, backups: Sequence[Listed]) -> Iterator[Listed]:
+    return (one for one in backups if _node(one) == _node(backup))
+
+
+def _newest(among: Iterable[Listed], names: AbstractSet[str], backups: Sequence[Listed]) -> Listed | None:
+    """Return the newest that holds all of these sources, as far as its manifest and chain tell."""
     by_id = chains.by_id(backups)
     for other in sorted(among, key=lambda one: one.id, reverse=True):
-        record = other.manifest.sources.get(name) if other.manifest is not None else None
-        if other.manifest is None or record is None or record.status is not Status.OK:
+        held = {} if other.manifest is None else other.manifest.sources
+        if other.manifest is None or any(name not in held or held[name].status is not Status.OK for name in names):
             continue
         with suppress(Damaged):
             chains.chain_of(other.manifest, by_id)
@@ -127,11 +141,11 @@ def _newest(among: Iterable[Listed], name: str, backups: Sequence[Listed]) -> Li
 def _on_another_node(name: str, backup: Listed, backups: Sequence[Listed]) -> str:
     """Say which backup of the same site holds what another node captured, where that is known here."""
     site = [one for one in backups if one.place.site == backup.place.site and _node(one) != _node(backup)]
-    newest = (_newest((one for one in site if one.place.node == node), name, backups) for node in _nodes(site))
+    newest = (_newest((one for one in site if one.place.node == node), {name}, backups) for node in _nodes(site))
     found = max(filter(None, newest), key=lambda one: one.id.created, default=None)  # sequences count for one node only
     if found is not None:
         return f"{found.place.node} does, if it is of the same cluster: edgedr restore {found.id} --only {name} …"
-    own = _newest((one for one in backups if _node(one) == _node(backup)), name, backups)
+    own = _newest((one for one in backups if _node(one) == _node(backup)), {name}, backups)
     older = f"; what this node had before: edgedr restore {own.id} --only {name} …" if own else ""
     return f"take that node's newest backup{older}"
 
