@@ -68,7 +68,7 @@ def test_a_backup_says_what_it_holds_and_where_it_is(told: Told) -> None:
     )
     assert re.search(r"^addresses        3 interfaces, .*0 overlaps", text, re.MULTILINE)
     assert f"at {told.operator.repository} on this node only: copy it away" in words_of(text)
-    counts = re.findall(r"(?<![\d.])(\d+) (\w+)", text)
+    counts = re.findall(r"(?<![\w.-])(\d+) (\w+)", text)
     assert [pair for pair in counts if pair[0] == "0" and pair[1] != "overlaps"] == []
 
 
