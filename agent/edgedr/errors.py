@@ -45,6 +45,14 @@ class StorageError(EdgedrError):
     summary = "storage"
 
 
+class Unreachable(StorageError):
+    """A place does not answer, or says that it cannot for now: it may later, without anybody's doing."""
+
+
+class Refused(StorageError):
+    """A place answered no: the credential, the bucket or the clock is wrong, and stays so until somebody mends it."""
+
+
 class ObjectExists(StorageError):
     """An object of that name is there already; object names are never reused."""
 

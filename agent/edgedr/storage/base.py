@@ -1,9 +1,18 @@
 """What every storage promises. ``tests/storage_contract.py`` holds each implementation to it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeAlias
+
+from edgedr.errors import Damaged, ObjectExists, StorageError
+
+Progress: TypeAlias = Callable[[int], None]
+_BLOCK = 1 << 20
+
+
+def nobody(count: int) -> None:
+    """Take no notice of progress."""
 
 
 class ByteSink(Protocol):
@@ -39,8 +48,12 @@ class Storage(Protocol):
     """Immutable objects under names like ``v1/full/site/node/id/manifest.json``.
 
     Names are relative, of parts that are neither empty nor begin with a dot; anything else is a ``StorageError``.
-    Whatever the place itself refuses, or loses, comes out as ``StorageError`` with the object's name.
+    Whatever the place itself refuses, or loses, comes out as ``StorageError`` with the object's name: ``Unreachable``
+    where it may do better later by itself, ``Refused`` where somebody must mend something first.
     """
+
+    at_once: int
+    """How many objects are worth reading at the same time: one from a disk, more where each costs a round trip."""
 
     def describe(self) -> str:
         """Say where this is, for people: a path or a URL, never a credential."""
@@ -53,8 +66,36 @@ class Storage(Protocol):
         what is there untouched if the name is taken.
         """
 
+    def put(
+        self,
+        name: str,
+        source: BinaryIO,
+        size: int,
+        sha256: str,
+        *,
+        again: bool = False,
+        progress: Progress = nobody,
+    ) -> bool:
+        """Store the ``size`` bytes of ``source`` from where it stands, whose hash is ``sha256`` (hex).
+
+        Returns once the object is whole and durable: true if its bytes travelled, false if the very same were there.
+        Raises ``Damaged`` and stores nothing if the source is not what its hash says; ``ObjectExists``, leaving what is
+        there untouched, where the name is taken by something else, or by something that we may not look at: with
+        ``again``, that an earlier attempt may have got through, such an object is taken for ours. ``progress`` gets
+        bytes as they travel, negative where they have to travel once more.
+        """
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put a small object in place of what has that name: the one kind that changes is a heartbeat."""
+
     def open(self, name: str) -> BinaryIO:
         """Open an object for reading; seekable. Raises ``ObjectMissing``."""
+
+    def others(self, name: str) -> Iterator[BinaryIO]:
+        """Open what else is to be had under a name, likeliest first, each when it is asked for.
+
+        That is the same once more where it came over a network, and older contents where the place keeps them.
+        """
 
     def list(self, prefix: str = "") -> Iterator[Stored]:
         """Yield the object ``prefix`` and those below it (whole name parts), sorted by name; unfinished ones never."""
@@ -67,3 +108,50 @@ class Storage(Protocol):
 
         Only with no writer at work there.
         """
+
+
+def refuse_name(name: str) -> list[str]:
+    """Return the parts of an object's name. Raises ``StorageError`` for one that leaves the storage, or hides in it."""
+    parts = name.split("/")
+    if not all(parts) or any(part.startswith(".") for part in parts) or "\0" in name:
+        raise StorageError(f"{name!r} is no object name", hint="this may be a hostile manifest: do not trust it")
+    return parts
+
+
+def put_by_copying(
+    storage: Storage, name: str, source: BinaryIO, size: int, sha256: str, progress: Progress = nobody
+) -> bool:
+    """Do what ``Storage.put`` promises, for a place whose objects can be looked at."""
+    try:
+        with storage.create(name) as out:
+            _copy_proven(source, size, sha256, name, out, progress)
+    except ObjectExists:
+        with storage.open(name) as there:
+            if not is_same(there, size, sha256):
+                raise
+        return False
+    return True
+
+
+def _copy_proven(source: BinaryIO, size: int, sha256: str, name: str, out: ByteSink, progress: Progress) -> None:
+    import hashlib  # noqa: PLC0415 - OpenSSL is not loaded for a list
+
+    digest = hashlib.sha256()
+    while out.size < size and (block := source.read(min(_BLOCK, size - out.size))):
+        digest.update(block)
+        out.write(block)
+        progress(len(block))
+    if (out.size, digest.hexdigest()) != (size, sha256):
+        raise Damaged(f"what was to be stored as {name} is not what its hash says")
+
+
+def is_same(file: BinaryIO, size: int, sha256: str) -> bool:
+    """Say whether a file has this size and hash."""
+    import hashlib  # noqa: PLC0415
+
+    digest = hashlib.sha256()
+    seen = 0
+    while block := file.read(_BLOCK):
+        seen += len(block)
+        digest.update(block)
+    return (seen, digest.hexdigest()) == (size, sha256)

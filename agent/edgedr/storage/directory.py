@@ -9,11 +9,13 @@ from typing import BinaryIO
 
 from edgedr import durable
 from edgedr.errors import ObjectMissing, StorageError
-from edgedr.storage.base import ByteSink, Stored
+from edgedr.storage.base import ByteSink, Progress, Stored, nobody, put_by_copying, refuse_name
 
 
 class DirectoryStorage:
     """Objects below ``root``, leaving ``keep_free`` bytes of its file system to others."""
+
+    at_once = 1
 
     def __init__(self, root: Path, *, keep_free: int = 0) -> None:
         self.root = root
@@ -32,6 +34,26 @@ class DirectoryStorage:
         with durable.create(path, floor=self._keep_free) as writer:
             yield writer
 
+    def put(
+        self,
+        name: str,
+        source: BinaryIO,
+        size: int,
+        sha256: str,
+        *,
+        again: bool = False,  # noqa: ARG002 - what is there can be looked at
+        progress: Progress = nobody,
+    ) -> bool:
+        """Store what ``source`` holds."""
+        return put_by_copying(self, name, source, size, sha256, progress)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put a small object in place of what has that name."""
+        path = self._path(name)
+        self._refuse_links(path)
+        durable.make_directory(path.parent)
+        durable.replace(path, data)
+
     def open(self, name: str) -> BinaryIO:
         """Open an object for reading."""
         path = self._path(name)
@@ -42,6 +64,11 @@ class DirectoryStorage:
             raise ObjectMissing(f"{path} is missing") from error
         except OSError as error:
             raise durable.storage_error(error, "read", path) from error
+
+    def others(self, name: str) -> Iterator[BinaryIO]:
+        """Yield nothing: a file system keeps one content of a name."""
+        self._path(name)
+        return iter(())
 
     def list(self, prefix: str = "") -> Iterator[Stored]:
         """Yield the object ``prefix`` and those below it, sorted by name."""
@@ -74,10 +101,7 @@ class DirectoryStorage:
         return swept
 
     def _path(self, name: str) -> Path:
-        parts = name.split("/")
-        if not all(parts) or any(part.startswith(".") for part in parts) or "\0" in name:
-            raise StorageError(f"{name!r} is no object name", hint="this may be a hostile manifest: do not trust it")
-        return self.root.joinpath(*parts)
+        return self.root.joinpath(*refuse_name(name))
 
     def _start(self, prefix: str) -> Path:
         path = self._path(prefix) if prefix else self.root

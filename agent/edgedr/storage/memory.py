@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from edgedr.errors import ObjectExists, ObjectMissing, StorageError
-from edgedr.storage.base import ByteSink, Stored
+from edgedr.errors import ObjectExists, ObjectMissing
+from edgedr.storage.base import ByteSink, Progress, Stored, nobody, put_by_copying, refuse_name
 
 
 class _Buffer:
@@ -26,6 +26,8 @@ class _Buffer:
 class MemoryStorage:
     """A dictionary of objects."""
 
+    at_once = 1
+
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
 
@@ -36,41 +38,58 @@ class MemoryStorage:
     @contextmanager
     def create(self, name: str) -> Iterator[ByteSink]:
         """Open a new object for writing."""
-        self._check(name)
+        refuse_name(name)
         buffer = _Buffer()
         yield buffer
         if name in self.objects:
             raise ObjectExists(f"{name} exists already")
         self.objects[name] = bytes(buffer.data)
 
+    def put(
+        self,
+        name: str,
+        source: BinaryIO,
+        size: int,
+        sha256: str,
+        *,
+        again: bool = False,  # noqa: ARG002 - what is there can be looked at
+        progress: Progress = nobody,
+    ) -> bool:
+        """Store what ``source`` holds."""
+        return put_by_copying(self, name, source, size, sha256, progress)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put a small object in place of what has that name."""
+        refuse_name(name)
+        self.objects[name] = data
+
     def open(self, name: str) -> BinaryIO:
         """Open an object for reading."""
-        self._check(name)
+        refuse_name(name)
         if name not in self.objects:
             raise ObjectMissing(f"{name} is missing")
         return io.BytesIO(self.objects[name])
 
+    def others(self, name: str) -> Iterator[BinaryIO]:
+        """Yield nothing: a name has one content here."""
+        refuse_name(name)
+        return iter(())
+
     def list(self, prefix: str = "") -> Iterator[Stored]:
         """Yield the objects below ``prefix``, sorted by name."""
         if prefix:
-            self._check(prefix)
+            refuse_name(prefix)
         for name in sorted(self.objects):
             if not prefix or name == prefix or name.startswith(f"{prefix}/"):
                 yield Stored(name, len(self.objects[name]))
 
     def delete(self, name: str) -> None:
         """Take an object away."""
-        self._check(name)
+        refuse_name(name)
         self.objects.pop(name, None)
 
     def sweep(self, prefix: str = "") -> int:
         """Nothing unfinished is ever kept here."""
         if prefix:
-            self._check(prefix)
+            refuse_name(prefix)
         return 0
-
-    @staticmethod
-    def _check(name: str) -> None:
-        parts = name.split("/")
-        if not all(parts) or any(part.startswith(".") for part in parts) or "\0" in name:
-            raise StorageError(f"{name!r} is no object name")
