@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests.lab.operator import Operator, Said, with_two_backups
+from tests.lab.s3servers import Ceph, Moto, Rclone, started
 
 settings.register_profile("edgedr", deadline=None)
 settings.load_profile("edgedr")
@@ -47,3 +48,21 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Operator:
 def look(kept: Operator, capsys: pytest.CaptureFixture[str]) -> Said:
     """Commands on that node, in this process."""
     return Said(kept, capsys)
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Ceph:
+    """The real S3 server."""
+    return started(Ceph)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Moto:
+    """The quick S3 server."""
+    return started(Moto)
+
+
+@pytest.fixture(scope="session")
+def rclone() -> Rclone:
+    """The weak S3 server."""
+    return started(Rclone)

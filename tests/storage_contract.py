@@ -1,8 +1,11 @@
 """What every storage promises. Subclass ``StorageContract`` in a test module, and give it a ``storage`` fixture."""
 
+import hashlib
+import io
+
 import pytest
 
-from edgedr.errors import ObjectExists, ObjectMissing, StorageError
+from edgedr.errors import Damaged, ObjectExists, ObjectMissing, StorageError
 from edgedr.storage.base import Storage
 
 HOSTILE = (
@@ -21,6 +24,13 @@ def get(storage: Storage, name: str) -> bytes:
     """Read a small object."""
     with storage.open(name) as file:
         return file.read()
+
+
+def send(storage: Storage, name: str, data: bytes, *, again: bool = False) -> bool:
+    """Store what a file holds that is read from its fourth byte on."""
+    source = io.BytesIO(b"---" + data + b"what follows is not of it")
+    source.seek(3)
+    return storage.put(name, source, len(data), hashlib.sha256(data).hexdigest(), again=again)
 
 
 def names(storage: Storage, prefix: str = "") -> list[str]:
@@ -106,6 +116,63 @@ class StorageContract:
             first.__exit__(None, None, None)
         assert get(storage, "v1/a") == b"fast"
 
+    def test_a_file_is_stored_as_its_hash_says(self, storage: Storage) -> None:
+        """``put`` takes its size from where the file stands, and tells how far it is."""
+        seen: list[int] = []
+        data = b"0123456789" * 1000
+        source = io.BytesIO(b"skip" + data)
+        source.seek(4)
+        assert storage.put("v1/a", source, len(data), hashlib.sha256(data).hexdigest(), progress=seen.append)
+        assert get(storage, "v1/a") == data
+        assert sum(seen) == len(data)
+        assert send(storage, "v1/empty", b"")
+        assert get(storage, "v1/empty") == b""
+
+    @pytest.mark.parametrize("told", [b"0123456789", b"0123X", b"something"])
+    def test_a_file_that_is_not_what_its_hash_says_is_not_stored(self, storage: Storage, told: bytes) -> None:
+        """Damage on a disk does not travel: changed, longer or shorter content is refused, and the name stays free."""
+        with pytest.raises(Damaged, match="v1/a"):
+            storage.put("v1/a", io.BytesIO(b"012345678X"), len(told), hashlib.sha256(told).hexdigest())
+        with pytest.raises(Damaged):
+            storage.put("v1/a", io.BytesIO(b"01234"), 10, hashlib.sha256(b"01234").hexdigest())
+        assert names(storage) == []
+        assert send(storage, "v1/a", b"whole")
+
+    @pytest.mark.parametrize("again", [False, True])
+    def test_the_same_once_more_is_fine(self, storage: Storage, *, again: bool) -> None:
+        """What is there already, byte for byte, is not stored twice: a lost reply is no reason to fail."""
+        assert send(storage, "v1/a", b"same", again=again)
+        assert not send(storage, "v1/a", b"same", again=again)
+        assert get(storage, "v1/a") == b"same"
+        put(storage, "v1/b", b"written otherwise")
+        assert not send(storage, "v1/b", b"written otherwise", again=again)
+
+    @pytest.mark.parametrize("again", [False, True])
+    @pytest.mark.parametrize("there", [b"first", b"longer than it", b"xxxx"])
+    def test_something_else_of_that_name_stays(self, storage: Storage, there: bytes, *, again: bool) -> None:
+        """Other content of the same name is reported, and never overwritten."""
+        put(storage, "v1/a", there)
+        with pytest.raises(ObjectExists) as caught:
+            send(storage, "v1/a", b"other", again=again)
+        assert "v1/a" in caught.value.message
+        assert get(storage, "v1/a") == there
+
+    def test_a_heartbeat_is_replaced(self, storage: Storage) -> None:
+        """The one kind of object that changes is replaced whole, whether it was there or not."""
+        storage.replace("v1/heartbeat/a/b.json", b"first")
+        storage.replace("v1/heartbeat/a/b.json", b"second, and longer")
+        assert get(storage, "v1/heartbeat/a/b.json") == b"second, and longer"
+        assert names(storage) == ["v1/heartbeat/a/b.json"]
+
+    def test_what_else_there_is_never_hides_what_is_there(self, storage: Storage) -> None:
+        """Whatever other contents a place knows of a name, the last one stored is among them or they are none."""
+        put(storage, "v1/a", b"content")
+        others = []
+        for file in storage.others("v1/a"):
+            with file:
+                others.append(file.read())
+        assert set(others) <= {b"content"}
+
     def test_a_missing_object_is_named(self, storage: Storage) -> None:
         """Opening what is not there says which object that was."""
         with pytest.raises(ObjectMissing) as caught:
@@ -142,7 +209,14 @@ class StorageContract:
     @pytest.mark.parametrize("name", HOSTILE)
     def test_hostile_names_are_refused(self, storage: Storage, name: str) -> None:
         """A name that leaves the storage, or hides in it, is refused by every door."""
-        for act in (storage.create(name).__enter__, lambda: storage.open(name), lambda: storage.delete(name)):
+        for act in (
+            storage.create(name).__enter__,
+            lambda: storage.open(name),
+            lambda: storage.delete(name),
+            lambda: send(storage, name, b"x"),
+            lambda: storage.replace(name, b"x"),
+            lambda: next(iter(storage.others(name))),
+        ):
             with pytest.raises(StorageError):
                 act()
         if name:  # the empty prefix is everything

@@ -18,7 +18,8 @@ from edgedr.cli.verify import _damaged
 from edgedr.errors import Damaged, RestoreStopped, StorageError
 from edgedr.model import SCHEMA, Class, Proof, Status
 from edgedr.repository.names import MANIFEST, segment_object
-from edgedr.repository.repository import MAX_SEGMENT, Listed, Repository
+from edgedr.repository.consistency import MAX_SEGMENT
+from edgedr.repository.repository import Listed, Repository
 from edgedr.sealing.identities import make_identity
 from edgedr.sealing.recipients import parse_recipient, seal_text
 from edgedr.sealing.signatures import AllowedSigner, Signer, Trust

@@ -28,7 +28,7 @@ _SIZE_UNITS = {
 _SPAN = re.compile(r"(\d+)\s*(s|min|h|d|w)", re.ASCII)
 _KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _SECRETS = ("SECRET", "PRIVATE KEY", "AGE-PLUGIN-")
-_NEVER_SHOWN = frozenset({"secret"})
+_NEVER_SHOWN = frozenset({"secret", "credential", "ping"})
 """Settings whose value is not shown whatever it is: somebody may have put there what it should refer to."""
 _SPAN_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -125,7 +125,9 @@ def _decode(kind: Any, value: Any, where: str, reading: Reading) -> Any:
         if not isinstance(value, list):
             reading.problems.append(Problem(where, f"{shown(value)} is not a list"))
             return None
-        return tuple(_decode(arguments[0], item, where, reading) for item in value)
+        numbered = is_dataclass(arguments[0])
+        places = [f"{where} #{number}" if numbered else where for number in range(1, len(value) + 1)]
+        return tuple(_decode(arguments[0], item, place, reading) for item, place in zip(value, places, strict=True))
     try:
         return _scalar(kind, value)
     except ValueError as error:

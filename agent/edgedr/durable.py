@@ -172,6 +172,31 @@ def replacing(path: Path, *, mode: int = 0o600, floor: int = 0, twice: bool = Fa
             raise storage_error(error, "write", path) from error
 
 
+@contextmanager
+def continuing(path: Path, *, mode: int = 0o600) -> Iterator[Writer]:
+    """Give a writer that goes on where an interrupted run of this stopped; ``path`` gets its name when the block ends.
+
+    For what can be had again and is checked by its hash: it is not put on disk with care, and what is half there stays.
+    One writer of a path at a time.
+    """
+    part = path.with_name(f".{path.name}{PART_SUFFIX}")
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    except OSError as error:
+        raise storage_error(error, "create", path) from error
+    try:
+        os.fchmod(descriptor, mode)
+        writer = Writer(descriptor, path)
+        writer.rewind(os.fstat(descriptor).st_size)
+        yield writer
+        try:
+            os.rename(part, path)  # noqa: PTH104
+        except OSError as error:
+            raise storage_error(error, "write", path) from error
+    finally:
+        os.close(descriptor)
+
+
 def replace(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Put ``data`` at ``path`` in one step."""
     with replacing(path, mode=mode) as writer:

@@ -16,6 +16,7 @@ PARENT = "parent"
 """Where, below the state directory, the plaintext of the newest backup is kept."""
 
 _KEEP_FREE = Bytes(256 << 20)
+_QUOTA = Bytes(4 << 30)
 _PATHS = ("[node] root", "[repository] path", "[state] path")
 
 
@@ -30,9 +31,10 @@ class NodeSettings:
 
 @dataclass(frozen=True, slots=True)
 class RepositorySettings:
-    """``[repository]``: where backups are committed first, and how much of that disk stays free."""
+    """``[repository]``: where backups are committed first, how large it may get, what of the disk stays free."""
 
     path: Path = Path("/var/lib/edgedr/repository")
+    quota: Bytes = _QUOTA
     keep_free: Bytes = _KEEP_FREE
 
 

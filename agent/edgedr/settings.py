@@ -6,6 +6,7 @@ durations are written like "24h" or "15 min", sizes like "64 MiB".
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ from edgedr.layouts import LAYOUTS, LayoutSettings
 from edgedr.locations import NodeSettings, RepositorySettings, StateSettings, contradictions
 from edgedr.model import Bytes
 from edgedr.node.kube import KubeSettings
+from edgedr.replicas import ReplicaSettings, replica_problems
 from edgedr.repository.choice import ChainPolicy
 from edgedr.sealing.recipients import Recipient, parse_recipient
 from edgedr.sources.table import SOURCE_NAMES, SourceTable
@@ -67,6 +69,14 @@ class SealingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HeartbeatSettings:
+    """``[heartbeat]``: how often this node is backed up, as its timer says, and who else is told that it lives."""
+
+    backup_every: timedelta = timedelta(minutes=15)
+    ping: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration."""
 
@@ -78,6 +88,8 @@ class Settings:
     layout: LayoutSettings = field(default_factory=LayoutSettings)
     kubernetes: KubeSettings = field(default_factory=KubeSettings)
     sources: SourceTable = field(default_factory=SourceTable)
+    replicas: tuple[ReplicaSettings, ...] = ()
+    heartbeat: HeartbeatSettings = field(default_factory=HeartbeatSettings)
 
     @property
     def recipients(self) -> tuple[Recipient, ...]:
@@ -118,6 +130,9 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
     if values.get("[sources.dns] max_records", 1) < 1:
         yield Problem("[sources.dns] max_records", f"{shown(values['[sources.dns] max_records'])} is less than 1")
     yield from (Problem(*problem) for problem in transfer_problems(values.get("[sources.dns] transfers", ())))
+    every = values.get("[chain] full_every", ChainPolicy().full_every)
+    yield from (Problem(*problem) for problem in replica_problems(values.get("replicas", ()), full_every=every))
+    yield from _heartbeat_problems(values)
     yield from _layout_problems(values)
     yield from _kubernetes_problems(values)
 
@@ -150,6 +165,12 @@ def _etcd_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     for name, other in (("cert", "key"), ("key", "cert")):
         if pair[name] is not None and pair[other] is None:
             yield Problem(f"[sources.etcd] {other}", f"it is missing: {name} is set, and they belong together")
+
+
+def _heartbeat_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    ping = values.get("[heartbeat] ping")
+    if ping is not None and not _is_https(ping):  # not shown: what stands in it lets others ping
+        yield Problem("[heartbeat] ping", "it is not a URL that begins with https://")
 
 
 def _layout_problems(values: Mapping[str, Any]) -> Iterator[Problem]:

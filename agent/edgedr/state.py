@@ -10,12 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from edgedr import durable, strictjson
 from edgedr.errors import ConfigurationError, Damaged, StorageError
 from edgedr.locations import PARENT
 from edgedr.model import SCHEMA, Manifest
+from edgedr.repository.ledger import ReplicaRecord
 from edgedr.sealing.signatures import Signer
+
+T = TypeVar("T")
 
 _MAX_STATE = 4 << 20  # bytes; the ids of 100,000 damaged backups fit
 
@@ -80,24 +84,16 @@ class StateDirectory:
 
     def load(self) -> State | None:
         """Return what was remembered; ``None`` if nothing was, or the record is torn or changed."""
-        try:
-            with durable.open_for_reading(self._record) as file:
-                data = file.read(_MAX_STATE + 1)
-        except (OSError, StorageError):
-            return None
-        digest, _, record = data.partition(b"\n")
-        if hashlib.sha256(record).hexdigest().encode() != digest:
-            return None
-        try:
-            return strictjson.decode(State, record, what="the state", max_bytes=_MAX_STATE)
-        except Damaged:
-            return None
+        return _load(self._record, State)
 
     def save(self, state: State) -> None:
         """Remember ``state``, in one step."""
         durable.make_directory(self.path)
-        record = strictjson.encode(state)
-        durable.replace(self._record, hashlib.sha256(record).hexdigest().encode() + b"\n" + record)
+        _save(self._record, state)
+
+    def replica(self, name: str) -> "ReplicaMemory":
+        """Return where it is remembered what one replica got."""
+        return ReplicaMemory(self.path / "replicas" / f"{name}.json")
 
     def signer(self) -> Signer:
         """Load the node's signing key. Raises ``ConfigurationError`` if ``init`` never made one."""
@@ -110,6 +106,49 @@ class StateDirectory:
             ) from error
         except OSError as error:
             raise durable.storage_error(error, "read", self.signing_key) from error
+
+
+class ReplicaMemory:
+    """What one replica got, and the lock of who serves it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the lock on serving this replica; ``AlreadyRunning`` if another has it."""
+        durable.make_directory(self._path.parent)
+        with durable.locked(self._path.with_suffix(".lock")):
+            durable.sweep(self._path)
+            yield
+
+    def load(self) -> ReplicaRecord | None:
+        """Return what was remembered; ``None`` if nothing was, or the record is torn or changed."""
+        return _load(self._path, ReplicaRecord)
+
+    def save(self, record: ReplicaRecord) -> None:
+        """Remember, in one step."""
+        _save(self._path, record)
+
+
+def _load(path: Path, kind: type[T]) -> T | None:
+    try:
+        with durable.open_for_reading(path) as file:
+            data = file.read(_MAX_STATE + 1)
+    except (OSError, StorageError):
+        return None
+    digest, _, record = data.partition(b"\n")
+    if hashlib.sha256(record).hexdigest().encode() != digest:
+        return None
+    try:
+        return strictjson.decode(kind, record, what="the state", max_bytes=_MAX_STATE)
+    except Damaged:
+        return None
+
+
+def _save(path: Path, value: object) -> None:
+    record = strictjson.encode(value)
+    durable.replace(path, hashlib.sha256(record).hexdigest().encode() + b"\n" + record)
 
 
 def machine_mark(machine_id: str | None) -> str | None:

@@ -18,6 +18,14 @@ _PACKAGES = {
     "knotd": "knot",
     "named": "bind9",
     "ip": "iproute2",
+    "ceph": "ceph-common",
+    "ceph-authtool": "ceph-common",
+    "ceph-mon": "ceph-mon",
+    "ceph-osd": "ceph-osd",
+    "monmaptool": "ceph-base",
+    "radosgw": "radosgw",
+    "radosgw-admin": "ceph-common",
+    "setpriv": "util-linux",
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import chain as chain_of_all
 from pathlib import Path
 from typing import assert_never
 
@@ -84,19 +85,27 @@ def _believed_chain(
         raise Damaged(f"the manifest of {order.backup.id} cannot be read: {order.backup.damage[0]}")
     if order.allow_unsigned:
         return chain_of(first, {id_: _as_if_signed(backup) for id_, backup in by_id.items()}), None
-    chain = chain_of(first, by_id)
-    signed = []
     confirmed: set[PublicKey] = set()
-    for link in reversed(chain):
-        manifest, key = repository.signed_manifest(by_id[link.id].place)
+
+    def believed(manifest: Manifest, key: PublicKey) -> bool:
+        return key in confirmed or order.trust.accepts(manifest, key)
+
+    trusted: dict[BackupId, Listed] = {}
+    signer: PublicKey | None = None
+    link: BackupId | None = first.id
+    while link is not None and link in by_id and not by_id[link].damage:
+        manifest, key = repository.signed_manifest(by_id[link].place, believed)
         name = principal(manifest.site, manifest.node)
-        believed = order.trust.believes(name, key, manifest.created) or key in confirmed
-        if not believed and not order.trust.contradicts(name, key) and order.confirm(manifest, key):
-            confirmed.add(key)
-        elif not believed:
-            order.trust.require(name, key, manifest.created, f"the manifest of {link.id}")
-        signed.append((manifest, key))
-    return tuple(manifest for manifest, _ in reversed(signed)), signed[0][1]
+        if not believed(manifest, key):
+            if not order.trust.contradicts(name, key) and order.confirm(manifest, key):
+                confirmed.add(key)
+            else:
+                order.trust.require(name, key, manifest.created, f"the manifest of {link}")
+        trusted[link] = replace(by_id[link], manifest=manifest)
+        signer = signer or key
+        link = manifest.parent if manifest.parent not in trusted else None
+    signed = trusted[first.id].manifest if first.id in trusted else None
+    return chain_of(signed or first, {**by_id, **trusted}), signer
 
 
 def _as_if_signed(backup: Listed) -> Listed:
@@ -107,10 +116,9 @@ def _prove_ciphertext(
     repository: Repository, chain: Sequence[Manifest], by_id: Mapping[BackupId, Listed], watcher: Watcher
 ) -> None:
     watcher.begin("check", sum(link.sealed_size for link in chain))
-    for link in chain:
-        for problem in repository.check(by_id[link.id].place, link):
-            raise Damaged(problem)
-        watcher.advance(link.sealed_size)
+    found = repository.check_all([(by_id[link.id].place, link) for link in chain], watcher.advance)
+    for problem in chain_of_all.from_iterable(found.values()):
+        raise Damaged(problem)
 
 
 def _extract(

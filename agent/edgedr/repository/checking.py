@@ -3,10 +3,11 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgedr.errors import Damaged, RestoreStopped, StorageError, WrongKey
+from edgedr.errors import Damaged, Refused, RestoreStopped, StorageError, Unreachable, WrongKey
 from edgedr.model import BackupId, Manifest, Proof
 from edgedr.repository import chains
 from edgedr.repository.chains import chain_of
+from edgedr.repository.names import Place
 from edgedr.repository.reading import read_artifact
 from edgedr.repository.repository import Listed, Repository
 from edgedr.repository.select import nearest_intact
@@ -56,9 +57,12 @@ def check(
     opened = _opened(identities, needed, by_id)
     own: dict[BackupId, tuple[str, ...]] = {} if seen is None else seen
     doubts: dict[BackupId, str] = {}
+    signed: list[tuple[Place, Manifest]] = []
     for backup in needed:
         if backup not in own:
-            own[backup] = tuple(_problems(repository, by_id[backup], trust, doubts, progress))
+            own[backup] = _signature_problems(repository, by_id[backup], trust, doubts, signed)
+    for place, problems in repository.check_all(signed, progress).items():
+        own[place.id] = problems
     if identities:
         for chain in _whole_chains(sorted(opened), by_id, own):
             for backup, problem in _unreadable(repository, chain, identities, progress).items():
@@ -102,25 +106,27 @@ def _closure(wanted: Sequence[BackupId], by_id: Mapping[BackupId, Listed]) -> li
     return sorted(needed)
 
 
-def _problems(
+def _signature_problems(
     repository: Repository,
     backup: Listed,
     trust: Trust | None,
     doubts: dict[BackupId, str],
-    progress: Callable[[int], None],
-) -> list[str]:
+    signed: list[tuple[Place, Manifest]],
+) -> tuple[str, ...]:
+    """Say what is wrong with a manifest; one that is signed is added to ``signed``, its segments yet to be seen."""
     try:
-        manifest, key = repository.signed_manifest(backup.place)
+        manifest, key = repository.signed_manifest(backup.place, None if trust is None else trust.accepts)
         if trust is not None:
             name = principal(manifest.site, manifest.node)
             trust.require(name, key, manifest.created, f"the manifest of {backup.id}")
+    except (Unreachable, Refused):
+        raise  # nothing was seen of it: unknown is not damaged
     except (Damaged, StorageError) as error:
-        return [error.message]
+        return (error.message,)
     except RestoreStopped as error:
         doubts[backup.id] = error.message
-    found = list(repository.check(backup.place, manifest))
-    progress(manifest.sealed_size)
-    return found
+    signed.append((backup.place, manifest))
+    return ()
 
 
 def _whole_chains(

@@ -43,9 +43,9 @@ def segment_sizes(size: int, segment_size: int) -> list[int]:
     return [segment_size] * whole + ([rest] if rest or not whole else [])
 
 
-def node_prefixes(site: str, node: str) -> tuple[str, ...]:
-    """Return the prefixes below which everything of one node is."""
-    return tuple(f"{VERSION}/{kind}/{site}/{node}" for kind in Class)
+def node_prefixes(site: str, node: str | None) -> tuple[str, ...]:
+    """Return the prefixes below which all backups of one node are, or of a site."""
+    return tuple("/".join(filter(None, (VERSION, kind, site, node))) for kind in Class)
 
 
 def place_of(name: str) -> tuple[Place, str] | None:
@@ -68,3 +68,10 @@ def _place(prefix: str) -> Place | None:
     except ValueError:
         return None
     return Place(Class(parts[1]), parts[2], parts[3], backup)
+
+
+def recipe() -> bytes:
+    """Return the recipe for recovery by hand."""
+    from importlib import resources  # noqa: PLC0415
+
+    return resources.files("edgedr").joinpath("data/RECOVER.txt").read_bytes()

@@ -1,13 +1,15 @@
 """Backups in a storage: which there are, writing one so that it exists wholly or not at all, and checking them (L1)."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from itertools import chain
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar
 
 from edgedr import strictjson
-from edgedr.errors import Damaged, ObjectExists, ObjectMissing, StorageError
-from edgedr.model import Artifact, BackupId, Manifest, Segment
+from edgedr.errors import Damaged, ObjectExists, ObjectMissing, Refused, StorageError, Unreachable
+from edgedr.model import BackupId, Manifest, Segment
+from edgedr.repository.consistency import inconsistencies
 from edgedr.repository.names import (
     MANIFEST,
     RECIPE,
@@ -15,19 +17,22 @@ from edgedr.repository.names import (
     Place,
     node_prefixes,
     place_of,
-    segment_object,
-    segment_sizes,
+    recipe,
 )
 from edgedr.storage.base import Storage
 
 if TYPE_CHECKING:  # a command that only lists has no use for signatures
     from edgedr.sealing.signatures import PublicKey, Signer
 
+    Believed: TypeAlias = Callable[[Manifest, PublicKey], bool]
+
+S = TypeVar("S")
+T = TypeVar("T")
+
 UNSIGNED = f"{SIGNATURE} is missing"
 """The damage that ``--allow-unsigned`` looks past."""
 
 MAX_MANIFEST = 8 << 20  # bytes; 40,000 segments fit
-MAX_SEGMENT = 1 << 30  # bytes; a reader needs about four times a segment's memory
 _BLOCK = 1 << 20
 
 
@@ -50,12 +55,25 @@ class Listed:
         return self.place.id
 
 
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A manifest, whose signature over it holds, and the bytes of both."""
+
+    manifest: Manifest
+    key: "PublicKey"
+    data: bytes
+    signature: bytes
+
+
 class Repository:
     """The backups below one storage; of one node, where ``site`` and ``node`` are given."""
 
     def __init__(self, storage: Storage, *, site: str | None = None, node: str | None = None) -> None:
         self.storage = storage
-        self._prefixes = node_prefixes(site, node) if site and node else ("",)
+        self.site, self.node = site, node
+        self._prefixes = node_prefixes(site, node) if site else ("",)
+        self.strays: set[str] = set()
+        """Objects of which what came first was not what is signed for, but something else of their name was."""
 
     def places(self) -> Iterator[tuple[Place, dict[str, int]]]:
         """Yield every place that holds objects of a backup, committed or not, with the sizes of its objects."""
@@ -73,7 +91,9 @@ class Repository:
         One whose manifest was lost since is among them, as damaged: what is left of it may be all that others need.
         """
         places = list(self.places())
-        found = {place: self._look(place, sizes) for place, sizes in places if MANIFEST in sizes}
+        committed = [(place, sizes) for place, sizes in places if MANIFEST in sizes]
+        looked = self._each(lambda one: self._look(*one), committed)
+        found = {backup.place: backup for backup in looked}
         lost = _lost(places, found)
         listed = [
             found[place] if place in found else Listed(place, sizes, None, (f"{MANIFEST} is missing",))
@@ -85,6 +105,8 @@ class Repository:
     def _look(self, place: Place, sizes: dict[str, int]) -> Listed:
         try:
             manifest = self.manifest(place)
+        except (Unreachable, Refused):
+            raise  # nothing was seen of it: unknown is not damaged
         except (Damaged, StorageError) as error:
             return Listed(place, sizes, None, (error.message,))
         damage = []
@@ -101,59 +123,132 @@ class Repository:
 
     def manifest(self, place: Place) -> Manifest:
         """Read one manifest. Raises ``Damaged`` if it is not one, or not this backup's, and ``ObjectMissing``."""
-        return self._decode(place, self._read(place, MANIFEST, MAX_MANIFEST))
+        name = place.object(MANIFEST)
+        return self._first_good(name, lambda file: self._decode(place, _read(file, name, MAX_MANIFEST)))
 
-    def signed_manifest(self, place: Place) -> "tuple[Manifest, PublicKey]":
-        """Read one manifest and check its signature; return whose that is. Raises ``Damaged``, ``ObjectMissing``."""
+    def signed_manifest(self, place: Place, believed: "Believed | None" = None) -> "tuple[Manifest, PublicKey]":
+        """Read one manifest and check its signature; return whose that is. Raises what ``signed`` does."""
+        signed = self.signed(place, believed)
+        return signed.manifest, signed.key
+
+    def signed(self, place: Place, believed: "Believed | None" = None) -> "Signed":
+        """Read one manifest with its signature. Raises ``Damaged``, ``ObjectMissing``.
+
+        Where the place keeps several contents of it, the first whose signer is ``believed`` is taken; where none is,
+        the first whose signature holds.
+        """
+        name = place.object(MANIFEST)
+        doubtful: list[Signed] = []
+
+        def read(file: BinaryIO) -> Signed:
+            signed = self._with_signature(place, _read(file, name, MAX_MANIFEST))
+            if believed is not None and not believed(signed.manifest, signed.key):
+                doubtful.append(signed)
+                raise Damaged(f"the manifest of {place.id} is signed by somebody unknown")
+            return signed
+
+        try:
+            return self._first_good(name, read)
+        except Damaged:
+            if doubtful:
+                return doubtful[0]
+            raise
+
+    def _with_signature(self, place: Place, data: bytes) -> "Signed":
         from edgedr.sealing.signatures import MAX_SIGNATURE, verify  # noqa: PLC0415
 
-        data = self._read(place, MANIFEST, MAX_MANIFEST)
+        name = place.object(SIGNATURE)
+
+        def read(file: BinaryIO) -> Signed:
+            signature = _read(file, name, MAX_SIGNATURE)
+            key = verify(data, signature, f"the manifest of {place.id}")
+            return Signed(self._decode(place, data), key, data, signature)
+
         try:
-            signature = self._read(place, SIGNATURE, MAX_SIGNATURE)
+            return self._first_good(name, read)
         except ObjectMissing as error:
             raise Damaged(
                 f"{place.id} is not signed: {SIGNATURE} is missing",
                 hint="take another backup; --allow-unsigned restores it all the same, on your own judgement",
             ) from error
-        key = verify(data, signature, f"the manifest of {place.id}")
-        return self._decode(place, data), key
+
+    def _first_good(self, name: str, use: Callable[[BinaryIO], T]) -> T:
+        """Use the first content of an object that is any good: what comes first, the same once more, older ones.
+
+        Raises the first error if none is.
+        """
+        first: Damaged | None = None
+        for file in chain((self.storage.open(name),), self.storage.others(name)):
+            try:
+                done = use(file)
+            except Damaged as error:
+                first = first or error
+                file.close()
+                continue
+            except BaseException:
+                file.close()
+                raise
+            if first is not None:
+                self.strays.add(name)
+            if done is not file:
+                file.close()
+            return done
+        assert first is not None
+        raise first
 
     def open(self, place: Place, segment: Segment) -> BinaryIO:
         """Open a segment whose ciphertext has just been found to be what the manifest says (L1), at its beginning.
 
         Raises ``Damaged``, naming object and backup. Nothing is decrypted that was not signed for.
         """
-        import hashlib  # noqa: PLC0415 - OpenSSL is not loaded for a list
-
         what = f"{segment.object} of {place.id}"
         try:
-            file = self.storage.open(place.object(segment.object))
+            return self._first_good(place.object(segment.object), lambda file: _proven(file, segment, what))
         except ObjectMissing as error:
             raise Damaged(f"segment {what} is missing") from error
-        digest = hashlib.sha256()
-        size = 0
-        try:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-                size += len(block)
-        except OSError as error:
-            file.close()
-            raise _unreadable(what, error) from error
-        if (size, digest.hexdigest()) != (segment.size, segment.sha256):
-            file.close()
-            difference = f"it has {size} bytes instead of {segment.size}" if size != segment.size else "sha256 differs"
-            raise Damaged(f"segment {what} is damaged: {difference} from the manifest")
-        file.seek(0)
-        return file
 
-    def check(self, place: Place, manifest: Manifest) -> Iterator[str]:
-        """Hash every segment of a backup (the L1 of its own objects), yielding what is wrong."""
-        for artifact in manifest.artifacts:
-            for segment in artifact.segments:
-                try:
-                    self.open(place, segment).close()
-                except (Damaged, StorageError) as error:
-                    yield error.message
+    def check(self, place: Place, manifest: Manifest) -> tuple[str, ...]:
+        """Hash every segment of a backup (the L1 of its own objects), and return what is wrong."""
+        return self.check_all([(place, manifest)])[place]
+
+    def check_all(
+        self, backups: Sequence[tuple[Place, Manifest]], progress: Callable[[int], None] = lambda _: None
+    ) -> dict[Place, tuple[str, ...]]:
+        """Hash every segment of several backups; return what is wrong with each. ``progress`` gets bytes as read."""
+        segments = [(p, segment) for p, manifest in backups for a in manifest.artifacts for segment in a.segments]
+
+        def look(one: tuple[Place, Segment]) -> str | None:
+            problem = self._problem(*one)
+            progress(one[1].size)
+            return problem
+
+        found: dict[Place, list[str]] = {place: [] for place, _ in backups}
+        for (place, _), problem in zip(segments, self._each(look, segments), strict=True):
+            if problem is not None:
+                found[place].append(problem)
+        return {place: tuple(problems) for place, problems in found.items()}
+
+    def _problem(self, place: Place, segment: Segment) -> str | None:
+        try:
+            self.open(place, segment).close()
+        except (Unreachable, Refused):
+            raise
+        except (Damaged, StorageError) as error:
+            return error.message
+        return None
+
+    def _each(self, act: Callable[[S], T], items: Sequence[S]) -> tuple[T, ...]:
+        """Do ``act`` to each of ``items``, as many at once as is worth while here."""
+        if self.storage.at_once == 1 or len(items) < 2:  # noqa: PLR2004
+            return tuple(act(item) for item in items)
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+        with ThreadPoolExecutor(self.storage.at_once) as pool:
+            try:
+                return tuple(pool.map(act, items))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def commit(self, place: Place, manifest: Manifest, signer: "Signer") -> None:
         """Make a backup exist, once all its segments do."""
@@ -166,14 +261,11 @@ class Repository:
 
     def write_recipe(self) -> None:
         """Put the recipe for recovery by hand beside the backups, once."""
-        from importlib import resources  # noqa: PLC0415
-
-        text = resources.files("edgedr").joinpath("data/RECOVER.txt").read_bytes()
         if any(stored.name == RECIPE for stored in self.storage.list(RECIPE)):
             return
         try:
             with self.storage.create(RECIPE) as out:
-                out.write(text)
+                out.write(recipe())
         except ObjectExists:
             return  # another node of the same repository was faster
 
@@ -195,23 +287,42 @@ class Repository:
         for stored in list(self.storage.list(place.prefix)):
             self.storage.delete(stored.name)
 
-    def _read(self, place: Place, name: str, limit: int) -> bytes:
-        with self.storage.open(place.object(name)) as file:
-            try:
-                data = file.read(limit + 1)
-            except OSError as error:
-                raise _unreadable(f"{name} of {place.id}", error) from error
-        if len(data) > limit:
-            raise Damaged(f"{name} of {place.id} is damaged: longer than {limit} bytes")
-        return data
-
     @staticmethod
     def _decode(place: Place, data: bytes) -> Manifest:
         what = f"the manifest of {place.id}"
         manifest = strictjson.decode(Manifest, data, what=what, max_bytes=MAX_MANIFEST)
-        for problem in _inconsistencies(place, manifest):
+        for problem in inconsistencies(place, manifest):
             raise Damaged(f"{what} is damaged: {problem}", hint="it may be another backup's, put in this one's place")
         return manifest
+
+
+def _read(file: BinaryIO, name: str, limit: int) -> bytes:
+    try:
+        data = file.read(limit + 1)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    if len(data) > limit:
+        raise Damaged(f"{name} is damaged: longer than {limit} bytes")
+    return data
+
+
+def _proven(file: BinaryIO, segment: Segment, what: str) -> BinaryIO:
+    """Return a file at its beginning, once its content is found to be what the manifest says."""
+    import hashlib  # noqa: PLC0415 - OpenSSL is not loaded for a list
+
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+    except OSError as error:
+        raise _unreadable(what, error) from error
+    if (size, digest.hexdigest()) != (segment.size, segment.sha256):
+        difference = f"it has {size} bytes instead of {segment.size}" if size != segment.size else "sha256 differs"
+        raise Damaged(f"segment {what} is damaged: {difference} from the manifest")
+    file.seek(0)
+    return file
 
 
 def _unreadable(what: str, error: OSError) -> StorageError:
@@ -239,43 +350,3 @@ def _lost(places: Sequence[tuple[Place, dict[str, int]]], found: Mapping[Place, 
             or (SIGNATURE in sizes and place.id.sequence < newest.get((place.site, place.node), 0))
         )
     )
-
-
-def _inconsistencies(place: Place, manifest: Manifest) -> Iterator[str]:
-    stands = (place.id, place.site, place.node, place.kind)
-    says = (manifest.id, manifest.site, manifest.node, manifest.kind)
-    if stands != says:
-        yield f"it is that of {manifest.id} of {manifest.site}/{manifest.node}, {manifest.kind}"
-    if manifest.id.sequence != manifest.sequence:
-        yield f"sequence {manifest.sequence} does not fit its id"
-    if not 1 <= manifest.segment_size <= MAX_SEGMENT or manifest.segment_size & (manifest.segment_size - 1):
-        yield f"segment size {manifest.segment_size} is no power of two up to 1 GiB"
-    names = [artifact.name for artifact in manifest.artifacts]
-    if len(set(names)) != len(names) or not names:
-        yield "its artifacts are not distinct"
-    if len({artifact.parent for artifact in manifest.artifacts if artifact.parent is not None}) > 1:
-        yield "its artifacts have different parents"
-    for artifact in manifest.artifacts:
-        yield from _artifact_inconsistencies(manifest, artifact)
-
-
-def _artifact_inconsistencies(manifest: Manifest, artifact: Artifact) -> Iterator[str]:
-    if (artifact.parent is None) != (artifact.kind == "full"):
-        yield f"{artifact.name} is {artifact.kind} and its parent is {artifact.parent}"
-    if artifact.parent is not None and not artifact.parent < manifest.id:
-        yield f"{artifact.name} has a parent that is not older"
-    if artifact.unchanged:
-        if artifact.parent is None:
-            yield f"{artifact.name} stands alone, and has no segments"
-        return
-    if artifact.size // manifest.segment_size != len(artifact.segments) - bool(
-        artifact.size % manifest.segment_size or not artifact.size
-    ):
-        yield f"{artifact.name} of {artifact.size} bytes has {len(artifact.segments)} segments"
-        return
-    sizes = segment_sizes(artifact.size, manifest.segment_size)
-    for number, (segment, size) in enumerate(zip(artifact.segments, sizes, strict=True)):
-        if segment.object != segment_object(artifact.name, number) or "/" in segment.object:
-            yield f"segment {number} of {artifact.name} is called {segment.object[:80]!r}"
-        if segment.plain_size != size:
-            yield f"{segment.object[:80]} has {segment.plain_size} bytes, {size} fit"

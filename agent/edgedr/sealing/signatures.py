@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
 from edgedr.errors import ConfigurationError, Damaged, RestoreStopped
+from edgedr.model import Manifest
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -186,6 +187,10 @@ class Trust:
     def believes(self, name: str, key: PublicKey, signed_at: datetime) -> bool:
         """Whether a signature by ``key`` in the name of ``name`` counts."""
         return key.fingerprint in self.fingerprints or any(s.allows(name, key, signed_at) for s in self.signers)
+
+    def accepts(self, manifest: Manifest, key: PublicKey) -> bool:
+        """Whether the signer of a manifest is believed."""
+        return self.believes(principal(manifest.site, manifest.node), key, manifest.created)
 
     def contradicts(self, name: str, key: PublicKey) -> bool:
         """Whether ``name`` is known to sign with another key: then nobody needs to be asked."""

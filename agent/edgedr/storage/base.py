@@ -110,6 +110,13 @@ class Storage(Protocol):
         """
 
 
+class Remote(Storage, Protocol):
+    """A storage behind a network, from which a download can go on where it stopped."""
+
+    def fetch(self, name: str, spool: Spool) -> None:
+        """Append to a spool what of an object it does not hold yet; what it holds may be of another object by now."""
+
+
 def refuse_name(name: str) -> list[str]:
     """Return the parts of an object's name. Raises ``StorageError`` for one that leaves the storage, or hides in it."""
     parts = name.split("/")

@@ -381,13 +381,13 @@ class _Body:
         self.size = size
         self._source, self._start, self._sha256, self._name = source, start, sha256, name
         self._throttle, self._progress = throttle, progress
-        self._at = 0
+        self._at = self._read = 0
         self._sending = False
         self._told = 0
 
     def begin(self, signed: str) -> None:
         """Compare what was hashed with what it should be, before a byte of it leaves."""
-        if signed != self._sha256:
+        if (self._read, signed) != (self.size, self._sha256):
             raise Damaged(f"what was to be stored as {self._name} is not what its hash says")
         self._sending = True
 
@@ -401,6 +401,7 @@ class _Body:
         left = self.size - self._at
         block = self._source.read(left if size is None or size < 0 else min(size, left))
         self._at += len(block)
+        self._read = max(self._read, self._at)
         if self._sending:
             self._throttle.take(len(block))
             self._told += len(block)

@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 
 from edgedr.errors import ConfigurationError, EdgedrError, ObjectMissing, Refused, StorageError, Unreachable
 
@@ -87,7 +88,7 @@ def translated(act: str, what: str) -> Iterator[None]:
         raise ConfigurationError(
             f"boto3's own configuration: {error}", hint="look at AWS_PROFILE and ~/.aws"
         ) from error
-    except boto.ResponseParserError as error:
+    except ResponseParserError as error:
         raise not_s3(act, what, "its answer is no S3") from error
     except boto.ParamValidationError as error:
         raise StorageError(f"cannot {act} {what}: {error}", hint="this is no name that S3 takes") from error

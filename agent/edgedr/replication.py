@@ -1,0 +1,259 @@
+"""The recipe of replication: committed backups to one replica, oldest first, going on where it stopped.
+
+What was captured and what was shipped are two facts. Nothing here touches a backup in the local repository, and nothing
+that goes wrong here keeps the next one from being captured.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+from edgedr.errors import Damaged, EdgedrError, ObjectMissing, Refused, StorageError, Unreachable
+from edgedr.log import Log
+from edgedr.model import BackupId, Class
+from edgedr.replicas import ReplicaSettings
+from edgedr.repository.backlog import Backlog, ShippingPolicy, plan_shipping
+from edgedr.repository.ledger import ReplicaRecord
+from edgedr.repository.names import MANIFEST
+from edgedr.repository.quota import size_of
+from edgedr.repository.repository import Listed, Repository
+from edgedr.repository.sending import send, send_recipe
+from edgedr.storage.base import Storage
+from edgedr.watching import Watcher
+
+Clock = Callable[[], datetime]
+
+
+class Memory(Protocol):
+    """Where a replica's record is kept. It may be lost: ``load`` returns ``None`` then."""
+
+    def load(self) -> ReplicaRecord | None:
+        """Return what was remembered."""
+
+    def save(self, record: ReplicaRecord) -> None:
+        """Remember, in one step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """What came of one run to one replica. ``trouble`` is why not everything is there, ``note`` why that is as told."""
+
+    name: str
+    place: str
+    record: ReplicaRecord
+    shipped: tuple[BackupId, ...] = ()
+    sent_bytes: int = 0
+    seconds: float = 0.0
+    trouble: EdgedrError | None = None
+    note: str | None = None
+    reasons: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing waits."""
+        return self.trouble is None and self.record.waiting == 0
+
+
+class _BudgetSpent(Exception):
+    """No error: it was set so."""
+
+
+def replicate(
+    local: Repository,
+    replica: ReplicaSettings,
+    storage: Storage,
+    memory: Memory,
+    clock: Clock,
+    watcher: Watcher,
+    log: Log,
+    *,
+    damaged: Collection[str] = (),
+) -> Shipment:
+    """Bring a replica up to date with the local repository, as far as link, budget and time allow.
+
+    ``damaged`` are the ids of local backups that a verification found bad. The caller holds the replica's lock. What
+    fails is in the outcome, and in the record: the next run knows.
+    """
+    run = _Run(local, replica, storage, memory, clock, watcher, log)
+    run.damaged |= dict.fromkeys(damaged, "a verification found it damaged")
+    return run.everything()
+
+
+def _remembered(memory: Memory, storage: Storage) -> ReplicaRecord:
+    """Return the record of this very place; another place under the same name is not known yet."""
+    record = memory.load()
+    if record is None or record.place != storage.describe():
+        return ReplicaRecord.blank(storage.describe(), known=False)
+    return record
+
+
+class _Run:
+    """One run. It is its own ledger: each object that arrived is on disk before the next one is begun."""
+
+    def __init__(
+        self,
+        local: Repository,
+        replica: ReplicaSettings,
+        storage: Storage,
+        memory: Memory,
+        clock: Clock,
+        watcher: Watcher,
+        log: Log,
+    ) -> None:
+        self._local, self._replica, self._storage = local, replica, storage
+        self._memory, self._clock, self._watcher, self._log = memory, clock, watcher, log
+        self._record = _remembered(memory, storage)
+        self.damaged: dict[str, str] = {}
+        self._shipped: list[BackupId] = []
+        self._lock = threading.Lock()
+        self._sent = 0
+        self._seconds = 0.0
+        self._recipe = False
+
+    def everything(self) -> Shipment:
+        trouble: EdgedrError | None = None
+        note: str | None = None
+        plan: Backlog | None = None
+        known = set(self.damaged)
+        try:
+            plan = self._plan()
+            while damage := self._ship_all(plan):
+                trouble = damage
+                plan = self._plan()  # without what is damaged, and what depends on it
+            self._keep(self._record.well())
+        except _BudgetSpent:
+            note = "today's byte budget is spent; it goes on after midnight UTC"
+            self._keep(self._record.well())
+        except StorageError as error:
+            trouble = error
+            refused = not isinstance(error, Unreachable)
+            chance = random.random()  # noqa: S311 - spreads a fleet's attempts
+            self._keep(self._record.failed(error.message, self._clock(), chance, refused=refused))
+        self._count_waiting(plan)
+        outcome = Shipment(
+            name=self._replica.name,
+            place=self._storage.describe(),
+            record=self._record,
+            shipped=tuple(self._shipped),
+            sent_bytes=self._sent,
+            seconds=self._seconds,
+            trouble=trouble,
+            note=note,
+            reasons=plan.reasons if plan else (),
+            damaged=tuple(sorted(set(self.damaged) - known)),
+        )
+        self._tell(outcome)
+        return outcome
+
+    def _ship_all(self, plan: Backlog) -> Damaged | None:
+        """Ship what is planned; return the damage that stopped it, having noted which backup has it."""
+        for backup in plan.ship:
+            passed = {held: why for held, why in plan.held.items() if held < backup.id}
+            try:
+                if passed:  # what is behind the last one that was shipped counts as shipped, but for the gaps
+                    self._keep(self._record.passing_over(passed, self._local.list()))
+                self._ship(backup)
+            except (ObjectMissing, Damaged) as error:
+                self.damaged[str(backup.id)] = error.message
+                if all(backup.id != other.id for other in self._local.list()):
+                    return Damaged(f"{backup.id} was let go while it was shipped", hint="the next run begins behind it")
+                return Damaged(
+                    f"{backup.id} is damaged in the local repository, and not shipped: {error.message}",
+                    hint="the next backup is a full; `edgedr verify --all` says what else is damaged",
+                )
+        return None
+
+    def _plan(self) -> Backlog:
+        """Decide what goes, and remember what does not."""
+        listed = [
+            replace(backup, damage=(self.damaged[str(backup.id)],)) if str(backup.id) in self.damaged else backup
+            for backup in self._local.list()
+        ]
+        there = self._there()
+        facts = self._record.facts(listed, there, self._replica.daily_budget, self._clock())
+        policy = ShippingPolicy(self._replica.catch_up, self._replica.full_lifetime, self._replica.delta_lifetime)
+        plan = plan_shipping(listed, facts, policy, self._clock())
+        record = self._record.passing_over(plan.skip, listed)
+        if there is not None and facts.shipped:  # what is there is what counts, whatever was remembered
+            record = replace(record, last=max(facts.shipped), last_at=record.last_at or max(facts.shipped).created)
+        self._keep(replace(record, full_wanted=plan.full_wanted))
+        return plan
+
+    def _there(self) -> frozenset[BackupId] | None:
+        """Return which backups a replica holds: always where looking is free, else when memory was lost."""
+        if self._replica.is_bucket and self._record.known:
+            return None
+        try:
+            there = Repository(self._storage, site=self._local.site, node=self._local.node).places()
+            return frozenset(place.id for place, objects in there if MANIFEST in objects)
+        except Refused:
+            return None  # as it should be for a node: then the plan begins with the newest chain
+
+    def _ship(self, backup: Listed) -> None:
+        if not self._recipe:
+            send_recipe(self._storage)
+            self._recipe = True
+        self._keep(self._record.begin(backup.id))
+        self._watcher.begin(f"ship {backup.id.sequence:08d}", size_of(backup))
+        started, before = time.monotonic(), self._sent
+        try:
+            at_once, progress = self._replica.at_once, self._watcher.advance
+            send(self._local, backup.place, self._storage, self, at_once=at_once, progress=progress)
+        finally:
+            seconds = time.monotonic() - started
+            self._seconds += seconds
+            if self._replica.is_bucket:
+                self._record = self._record.measured(self._sent - before, seconds)
+        full = backup.place.kind is Class.FULL
+        self._keep(self._record.shipped(backup.id, full=full, now=self._clock()))
+        self._shipped.append(backup.id)
+        self._log.event("backup.shipped", backup=str(backup.id), replica=self._replica.name, bytes=size_of(backup))
+
+    def has(self, name: str) -> bool:
+        """Whether an object was sent before."""
+        return name in self._record.done
+
+    def begin(self, name: str, size: int) -> bool:
+        """Note that an object is on its way; stop where the day's budget does not allow it."""
+        with self._lock:
+            now = self._clock()
+            left = self._record.budget_left(self._replica.daily_budget, now)
+            if left is not None and size > left and not self._record.is_fresh_day(now):
+                raise _BudgetSpent
+            before = name in self._record.begun
+            self._keep(self._record.beginning(name))
+            return before
+
+    def arrived(self, name: str, size: int, *, travelled: bool) -> None:
+        """Note that an object is there."""
+        with self._lock:
+            self._sent += size if travelled else 0
+            self._keep(self._record.arrived(name, size, size if travelled else 0, self._clock()))
+
+    def _keep(self, record: ReplicaRecord) -> None:
+        if record != self._record:
+            self._memory.save(record)
+        self._record = record
+
+    def _count_waiting(self, plan: Backlog | None) -> None:
+        if plan is None:
+            return
+        waiting = [backup for backup in plan.ship if backup.id not in set(self._shipped)]
+        size = sum(size_of(backup) for backup in waiting) - sum(self._record.done.values())
+        self._keep(replace(self._record, waiting=len(waiting), waiting_bytes=max(0, size)))
+
+    def _tell(self, outcome: Shipment) -> None:
+        self._log.event(
+            "replica.failed" if outcome.trouble else "replica.served",
+            replica=outcome.name,
+            shipped=len(outcome.shipped),
+            bytes=outcome.sent_bytes,
+            seconds=round(outcome.seconds, 3),
+            waiting=outcome.record.waiting,
+            error=outcome.trouble.message if outcome.trouble else None,
+        )

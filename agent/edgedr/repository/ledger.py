@@ -1,0 +1,161 @@
+"""What a node remembers of one replica, and what follows from it. Frozen values, no I/O.
+
+Backups are shipped in their order, so that the last one and the gaps before it say it all, however many there are.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Self
+
+from edgedr.model import SCHEMA, BackupId
+from edgedr.repository.backlog import ReplicaFacts
+from edgedr.repository.repository import Listed
+
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
+_FRESH_WEIGHT = 0.3  # of the newest shipment in the measured throughput
+_LEAST_MEASURED = 64 << 10  # bytes; less says something of round trips, not of the link
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Backups, from one to another, that this replica does not get, and why."""
+
+    first: BackupId
+    last: BackupId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaRecord:
+    """One replica as this node knows it. ``known`` is false when it had to begin without memory and could not look."""
+
+    schema: int
+    place: str
+    known: bool
+    last: BackupId | None = None
+    last_at: datetime | None = None
+    fulls: dict[str, datetime] = field(default_factory=dict)
+    gaps: tuple[Gap, ...] = ()
+    sending: BackupId | None = None
+    begun: tuple[str, ...] = ()
+    done: dict[str, int] = field(default_factory=dict)
+    day: str = ""
+    spent: int = 0
+    throughput: int | None = None
+    failures: int = 0
+    failing_since: datetime | None = None
+    error: str | None = None
+    refused: bool = False
+    next_try: datetime | None = None
+    clock_offset_ms: int | None = None
+    full_wanted: str | None = None
+    waiting: int = 0
+    waiting_bytes: int = 0
+
+    @classmethod
+    def blank(cls, place: str, *, known: bool) -> Self:
+        """Begin to remember a place."""
+        return cls(SCHEMA, place, known)
+
+    def has(self, backup: BackupId) -> bool:
+        """Whether a backup was shipped, as far as is remembered."""
+        return self.last is not None and not self.last < backup and self.why_not(backup) is None
+
+    def why_not(self, backup: BackupId) -> str | None:
+        """Say why a backup was passed over; ``None`` if it was not."""
+        return next((gap.reason for gap in self.gaps if not (backup < gap.first or gap.last < backup)), None)
+
+    def facts(
+        self, listed: Sequence[Listed], there: Collection[BackupId] | None, budget: int | None, now: datetime
+    ) -> ReplicaFacts:
+        """Return what plans are made from. ``there`` is what the replica lists, where it may be looked at."""
+        ids = [backup.id for backup in listed]
+        shipped = [one for one in ids if (self.has(one) if there is None else one in there)]
+        return ReplicaFacts(
+            shipped={one: self.fulls.get(str(one), one.created) for one in shipped},
+            skipped={one: why for one in ids if (why := self.why_not(one)) is not None and one not in set(shipped)},
+            known=self.known or there is not None,
+            throughput=self.throughput,
+            budget=budget,
+            spent=self.spent if self.day == _day(now) else 0,
+            partial={} if self.sending is None else {self.sending: sum(self.done.values())},
+        )
+
+    def passing_over(self, skip: Mapping[BackupId, str], listed: Sequence[Listed]) -> Self:
+        """Remember what a plan skips, in as few gaps as there are; what is no longer here is forgotten."""
+        ids = sorted(backup.id for backup in listed)
+        gaps: list[Gap] = []
+        for one in ids:
+            reason = skip.get(one) or self.why_not(one)
+            if reason is None:
+                continue
+            joins = gaps and gaps[-1].reason == reason and ids.index(one) == ids.index(gaps[-1].last) + 1
+            if joins:
+                gaps[-1] = replace(gaps[-1], last=one)
+            else:
+                gaps.append(Gap(one, one, reason))
+        here = {str(one) for one in ids}
+        fulls = {name: when for name, when in self.fulls.items() if name in here}
+        return replace(self, gaps=tuple(gaps), fulls=fulls, known=True)
+
+    def begin(self, backup: BackupId) -> Self:
+        """Remember which backup is on its way; what was sent of it before still counts."""
+        return self if self.sending == backup else replace(self, sending=backup, begun=(), done={})
+
+    def beginning(self, name: str) -> Self:
+        """Remember that an object may arrive from now on, whatever becomes of us."""
+        return self if name in self.begun else replace(self, begun=(*self.begun, name))
+
+    def arrived(self, name: str, size: int, travelled: int, now: datetime) -> Self:
+        """Remember that an object is there, and what it cost of the day's budget."""
+        spent = (self.spent if self.day == _day(now) else 0) + travelled
+        return replace(self, done={**self.done, name: size}, day=_day(now), spent=spent)
+
+    def shipped(self, backup: BackupId, *, full: bool, now: datetime) -> Self:
+        """Remember that a backup is there, whole."""
+        fulls = {**self.fulls, str(backup): now} if full else self.fulls
+        return replace(self, last=backup, last_at=now, fulls=fulls, sending=None, begun=(), done={})
+
+    def measured(self, count: int, seconds: float) -> Self:
+        """Take a shipment into the measured throughput."""
+        if count < _LEAST_MEASURED or seconds <= 0:
+            return self
+        fresh = count / seconds
+        known = fresh if self.throughput is None else self.throughput
+        return replace(self, throughput=max(1, round(known + (fresh - known) * _FRESH_WEIGHT)))
+
+    def well(self) -> Self:
+        """Forget that something failed."""
+        return replace(self, failures=0, failing_since=None, error=None, refused=False, next_try=None)
+
+    def failed(self, error: str, now: datetime, chance: float, *, refused: bool) -> Self:
+        """Remember a failure, and when to try again: later each time; what somebody must mend, once an hour."""
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.failures, 10))
+        pause = _LONGEST_PAUSE if refused else pause
+        return replace(
+            self,
+            failures=self.failures + 1,
+            failing_since=self.failing_since or now,
+            error=error,
+            refused=refused,
+            next_try=now + pause * (0.5 + chance / 2),
+        )
+
+    def is_waiting(self, now: datetime) -> bool:
+        """Whether it is too soon to try again. A clock that was set back does not make it wait for years."""
+        return self.next_try is not None and now < self.next_try <= now + _LONGEST_PAUSE
+
+    def budget_left(self, budget: int | None, now: datetime) -> int | None:
+        """Return how many bytes may still be sent today (UTC); ``None``: as many as there are."""
+        if budget is None:
+            return None
+        return max(0, budget - (self.spent if self.day == _day(now) else 0))
+
+    def is_fresh_day(self, now: datetime) -> bool:
+        """Whether nothing was sent today yet: what is larger than a whole day's budget must go one day."""
+        return self.day != _day(now) or self.spent == 0
+
+
+def _day(now: datetime) -> str:
+    return now.strftime("%Y-%m-%d")

@@ -1,0 +1,109 @@
+"""A remote storage read through a directory: each object is fetched once, and a download goes on where it stopped."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from edgedr import durable
+from edgedr.errors import StorageError
+from edgedr.storage.base import ByteSink, Progress, Remote, Stored, nobody, refuse_name
+
+
+class FetchedStorage:
+    """``remote``, with what was read of it kept below ``directory``, the newest ``keep`` bytes where that is given.
+
+    What is kept is believed as little as what comes over the network: readers hash it, and ask for ``others``.
+    """
+
+    def __init__(self, remote: Remote, directory: Path, *, keep: int | None = None) -> None:
+        self.at_once = remote.at_once
+        self._remote = remote
+        self._directory = directory
+        self._keep = keep
+        self._kept: dict[Path, int] = {}
+        self._lock = threading.Lock()
+
+    def describe(self) -> str:
+        """Say where the remote is."""
+        return self._remote.describe()
+
+    def open(self, name: str) -> BinaryIO:
+        """Open an object, fetched unless it is here already."""
+        path = self._path(name)
+        try:
+            return durable.open_for_reading(path)
+        except FileNotFoundError:
+            pass
+        except (OSError, StorageError):
+            self._drop(path)
+        durable.make_directory(path.parent)
+        with durable.continuing(path) as part:
+            self._remote.fetch(name, part)
+            size = part.size
+        file = durable.open_for_reading(path)
+        self._make_room(path, size)
+        return file
+
+    def others(self, name: str) -> Iterator[BinaryIO]:
+        """Ask the remote, since what is here is no good."""
+        self._drop(self._path(name))
+        return self._remote.others(name)
+
+    def list(self, prefix: str = "") -> Iterator[Stored]:
+        """Ask the remote."""
+        return self._remote.list(prefix)
+
+    def create(self, name: str) -> AbstractContextManager[ByteSink]:
+        """Write to the remote."""
+        return self._remote.create(name)
+
+    def put(
+        self,
+        name: str,
+        source: BinaryIO,
+        size: int,
+        sha256: str,
+        *,
+        again: bool = False,
+        progress: Progress = nobody,
+    ) -> bool:
+        """Store in the remote."""
+        return self._remote.put(name, source, size, sha256, again=again, progress=progress)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Replace in the remote."""
+        self._drop(self._path(name))
+        self._remote.replace(name, data)
+
+    def delete(self, name: str) -> None:
+        """Delete in the remote, and here."""
+        self._drop(self._path(name))
+        self._remote.delete(name)
+
+    def sweep(self, prefix: str = "") -> int:
+        """Sweep the remote."""
+        return self._remote.sweep(prefix)
+
+    def _path(self, name: str) -> Path:
+        return self._directory.joinpath(*refuse_name(name))
+
+    def _drop(self, path: Path) -> None:
+        with self._lock:
+            self._kept.pop(path, None)
+        durable.remove(path)
+
+    def _make_room(self, path: Path, size: int) -> None:
+        if self._keep is None:
+            return
+        with self._lock:
+            self._kept[path] = size
+            gone = []
+            while sum(self._kept.values()) > self._keep and len(self._kept) > 1:
+                oldest = next(iter(self._kept))
+                del self._kept[oldest]
+                gone.append(oldest)
+        for each in gone:
+            with suppress(StorageError):  # whoever reads it has it open
+                durable.remove(each)
