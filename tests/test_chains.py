@@ -98,8 +98,8 @@ TABLE: dict[str, Row] = {
     "a delta follows a full": delta(1, backups=links(FULL)),
     "a delta follows a delta": delta(2),
     "the first": full("there was no backup before", backups=()),
-    "asked": full("a full was asked for", given={"asked_full": True}),
-    "asked, and first": full("a full was asked for", backups=(), given={"asked_full": True}),
+    "asked": full("a full was asked for", given={"full_because": "a full was asked for"}),
+    "asked, and first": full("a full was asked for", backups=(), given={"full_because": "a full was asked for"}),
     "the cache is gone": full("the cached etcd.db is gone", given={"parent_problem": "the cached etcd.db is gone"}),
     "just under full_every": Row(
         Class.DELTA,

@@ -74,7 +74,7 @@ def test_ways_to_name_a_backup(look: Said) -> None:
         (["show", "--at", "9999-12-31T23:59-14:00"], 2, "is not a time"),
         (["show", "latest", "--at", "2999-01-01"], 2, "ID and --at were both given"),
         (["verify", "--all", "latest"], 2, "--all and a single backup"),
-        (["list", "--site", "x"], 2, "--site and --node choose in a --repository"),
+        (["list", "--site", "x"], 2, "--site and --node choose among backups"),
         (["list", "--repository", "/does/not/exist"], 8, "there is no directory /does/not/exist"),
         (["shwo"], 2, "invalid choice: 'shwo'"),
         (["list", "--jsn"], 2, "unrecognized arguments: --jsn"),

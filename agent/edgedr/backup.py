@@ -70,6 +70,7 @@ class Task:
     segment_size: int
     kubernetes_version: str | None = None
     damaged: frozenset[BackupId] = frozenset()
+    clock_offset_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Outcome:
         return tuple(finding for record in self.inventory.sources.values() for finding in record.findings)
 
 
-def back_up(task: Task, now: datetime, watcher: Watcher, log: Log, *, full: bool = False) -> Outcome:
+def back_up(task: Task, now: datetime, watcher: Watcher, log: Log, *, full_because: str | None = None) -> Outcome:
     """Capture every source, seal, commit. Raises before anything is listed, or returns what was committed.
 
     The caller holds the node's lock. Whatever this leaves when it is killed is swept by the next run.
@@ -124,7 +125,7 @@ def back_up(task: Task, now: datetime, watcher: Watcher, log: Log, *, full: bool
             _facts_for_choice(task, captured, now, turned),
             task.policy,
             parent_problem=_parent_problem(task, newest) if newest else None,
-            asked_full=full,
+            full_because=full_because,
         )
         log.event("backup.decided", kind=str(decision.kind), reasons=list(decision.reasons))
         place = Place(decision.kind, task.identity.site, task.identity.node, backup)
@@ -267,7 +268,7 @@ def _manifest(
         site=task.identity.site,
         node=task.identity.node,
         created=place.id.created,
-        clock_offset_ms=None,
+        clock_offset_ms=task.clock_offset_ms,
         edgedr_version=__version__,
         distribution=task.node.layout.name,
         kubernetes_version=task.kubernetes_version,

@@ -47,11 +47,12 @@ class StateSettings:
 
 @dataclass(frozen=True, slots=True)
 class Locations:
-    """The three sections together."""
+    """The three sections together, and what the replicas are called."""
 
     node: NodeSettings
     repository: RepositorySettings = field(default_factory=RepositorySettings)
     state: StateSettings = field(default_factory=StateSettings)
+    replica_names: tuple[str, ...] = field(default=(), init=False)
 
 
 def load_locations(path: Path) -> Locations:
@@ -62,7 +63,16 @@ def load_locations(path: Path) -> Locations:
     locations = decode(Locations, ours, "", reading)
     refuse([*reading.problems, *contradictions(reading.values)], where)
     assert isinstance(locations, Locations)
+    object.__setattr__(locations, "replica_names", tuple(_replica_names(table.get("replicas"))))
     return locations
+
+
+def _replica_names(replicas: object) -> Iterator[str]:
+    """Yield the names that can be read: whatever else is wrong there is not for who only looks."""
+    for replica in replicas if isinstance(replicas, list) else ():
+        name = replica.get("name") if isinstance(replica, dict) else None
+        if isinstance(name, str) and NAME.fullmatch(name):
+            yield name
 
 
 def root_problems(root: Path) -> Iterator[Problem]:

@@ -135,6 +135,7 @@ class _Run:
             chance = random.random()  # noqa: S311 - spreads a fleet's attempts
             self._keep(self._record.failed(error.message, self._clock(), chance, refused=refused))
         self._count_waiting(plan)
+        self._note_clock()
         outcome = Shipment(
             name=self._replica.name,
             place=self._storage.describe(),
@@ -144,7 +145,7 @@ class _Run:
             seconds=self._seconds,
             trouble=trouble,
             note=note,
-            reasons=plan.reasons if plan else (),
+            reasons=plan.reasons if plan and (plan.skip or plan.held or plan.full_wanted) else (),
             damaged=tuple(sorted(set(self.damaged) - known)),
         )
         self._tell(outcome)
@@ -246,6 +247,11 @@ class _Run:
         waiting = [backup for backup in plan.ship if backup.id not in set(self._shipped)]
         size = sum(size_of(backup) for backup in waiting) - sum(self._record.done.values())
         self._keep(replace(self._record, waiting=len(waiting), waiting_bytes=max(0, size)))
+
+    def _note_clock(self) -> None:
+        offset = self._storage.clock_offset
+        if offset is not None:
+            self._keep(replace(self._record, clock_offset_ms=round(offset * 1000)))
 
     def _tell(self, outcome: Shipment) -> None:
         self._log.event(

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, assert_never
 
 from edgedr import durable
-from edgedr.errors import SourceError
+from edgedr.errors import ConfigurationError, SourceError
 from edgedr.layouts import LAYOUTS, UNKNOWN, Datastore, Layout, LayoutSettings
 from edgedr.model import Manifest
 from edgedr.node.commands import commands_of
@@ -84,6 +84,20 @@ def _election(node: Node, etcd: EtcdSource) -> "Election | None":
     except SourceError:
         return None
     return elect(seen, own_member(node, seen))
+
+
+def live_revision(settings: Settings) -> int | None:
+    """Return the revision that etcd is at, where it answers: a restore raises it beyond the last one that was known."""
+    if "etcd" in settings.sources.disabled:
+        return None
+    from edgedr.node.etcd_survey import survey  # noqa: PLC0415
+
+    try:
+        access, _ = find_access(settings.sources.etcd, open_node(settings))
+        seen = survey(access, answer=settings.sources.etcd.answer, hashing=None)
+    except (SourceError, ConfigurationError):
+        return None
+    return max((status.revision for status in seen.statuses), default=None)
 
 
 def own_member(node: Node, seen: "Survey") -> str | None:

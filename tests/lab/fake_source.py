@@ -146,7 +146,9 @@ class Lab:
     def back_up(self, data: bytes, *, full: bool = False, now: datetime | None = None, **changes: object) -> Outcome:
         """Back ``data`` up, five minutes after the last time."""
         task = self.task(data, **changes)
-        return back_up(task, now or START + EVERY * task.identity.sequence, Silent(), Log(), full=full)
+        because = "a full was asked for" if full else None
+        at = now or START + EVERY * task.identity.sequence
+        return back_up(task, at, Silent(), Log(), full_because=because)
 
     def listed(self) -> tuple[Listed, ...]:
         """Return what is committed."""

@@ -107,15 +107,15 @@ class S3Server(ABC):
 
     def _run(self, *command: str, **environment: str) -> "subprocess.Popen[bytes]":
         """Start a process that ends with this one, however this one ends."""
-        process = subprocess.Popen(
-            [need("setpriv"), "--pdeathsig", "KILL", "--", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=(log := (self.directory / f"{Path(command[0]).name}.out").open("wb")),
-            stderr=subprocess.STDOUT,
-            cwd=self.directory,
-            env={**os.environ, **environment},
-        )
-        log.close()
+        with (self.directory / f"{Path(command[0]).name}.out").open("wb") as log:
+            process = subprocess.Popen(
+                [need("setpriv"), "--pdeathsig", "KILL", "--", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env={**os.environ, **environment},
+            )
         self._ending.callback(process.wait)
         self._ending.callback(process.kill)  # nothing here outlives the server, so nothing needs a farewell
         return process
@@ -145,7 +145,7 @@ class S3Server(ABC):
 class Moto(S3Server):
     """Moto in a process of its own, quick to start.
 
-    It checks signatures, no checksums, and lets COMPLIANCE be shortened: prove neither with it.
+    It checks signatures (and answers 500 to a request without), no checksums, and lets COMPLIANCE be shortened.
     """
 
     name = "moto"
@@ -223,9 +223,8 @@ class Ceph(S3Server):
 
     def _user(self, name: str, access_key: str, secret_key: str) -> None:
         keys = f"--access-key={access_key}", f"--secret={secret_key}"
-        self._do(
-            self._admin, *self._flags("client.rgw"), "user", "create", f"--uid={name}", "--display-name=lab", *keys
-        )
+        flags = *self._flags("client.rgw"), f"--uid={name}", f"--display-name={name}"
+        self._do(self._admin, *flags, "user", "create", *keys)
 
     def _flags(self, entity: str) -> tuple[str, str, str]:
         return "--conf", str(self.directory / "ceph.conf"), f"--name={entity}"
@@ -236,7 +235,7 @@ class Ceph(S3Server):
             raise RuntimeError(f"{' '.join(command)}: {done.stderr or done.stdout}")
 
     def _state(self, entity: str, command: str) -> str:
-        """Ask a daemon's admin socket; ``ceph`` itself would take half a second for it."""
+        """Ask a daemon's admin socket; ``ceph`` itself would take longer than the start."""
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(10)
             asking.connect(str(self.directory / f"{entity}.asok"))
@@ -298,9 +297,17 @@ def _ceph_key(entity: str) -> str:
 
 
 def client(
-    endpoint: str, ca: Path, access_key: str, secret_key: str, *, session_token: str | None = None, service: str = "s3"
+    endpoint: str,
+    ca: Path,
+    access_key: str,
+    secret_key: str,
+    *,
+    session_token: str | None = None,
+    attempts: int = 3,
+    seconds: float = 60,
+    service: str = "s3",
 ) -> Any:
-    """Return a boto3 client that works with all of these servers: path style, no trailing checksums, three attempts."""
+    """Return a boto3 client that works with all of these servers, to be closed: path style, no trailing checksums."""
     import boto3  # type: ignore[import-untyped,unused-ignore] # noqa: PLC0415 - slow to import
     from botocore.config import Config  # type: ignore[import-untyped,unused-ignore] # noqa: PLC0415 - slow to import
 
@@ -316,9 +323,9 @@ def client(
             s3={"addressing_style": "path"},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            retries={"mode": "standard", "total_max_attempts": 3},
-            connect_timeout=10,
-            read_timeout=60,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            connect_timeout=seconds,
+            read_timeout=seconds,
             proxies={},
         ),
     )

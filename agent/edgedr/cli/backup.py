@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from edgedr.backup import Identity, Outcome, Task, back_up
-from edgedr.cli import terminal
+from edgedr.cli import shipping, terminal
 from edgedr.cli.closure import print_closure
 from edgedr.cli.parser import Arguments
 from edgedr.errors import IncompleteBackup, StorageError
@@ -16,6 +16,7 @@ from edgedr.repository.chains import clones, highest_sequence
 from edgedr.repository.names import Place
 from edgedr.repository.parents import ParentCache
 from edgedr.repository.repository import Repository
+from edgedr.serving import Served, full_wanted, keep_quota, last_clock_offset, serve
 from edgedr.settings import Settings, load
 from edgedr.sources.certificates import FIRST_TO_EXPIRE
 from edgedr.state import State, machine_mark, next_state
@@ -36,24 +37,30 @@ _UNHAD = frozenset({Status.MISSING, Status.ELSEWHERE})
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A backup that was made: what came of it, what is odd about it, where it lies, and how much that is, in bytes."""
+    """A backup that was made: what came of it, what is odd, where it lies, how many bytes that is, what was shipped."""
 
     outcome: Outcome
     said: tuple[str, ...]
     place: str
     stored: int
+    served: tuple[Served, ...]
 
 
 def backup(arguments: Arguments) -> int:
     """Capture this node now."""
     settings = load(arguments.config)
     directory = open_state(settings)
-    with directory.lock(), lock_repository(settings):
-        with terminal.watching(quiet=arguments.json) as watcher:
-            state, said, outcome = _run(settings, watcher, full=arguments.full)
-        directory.save(state)
+    log = Log(site=settings.node.site, node=settings.node.name)
+    with terminal.watching(quiet=arguments.json) as watcher:
+        with directory.lock(), lock_repository(settings):
+            state, said, outcome = _run(settings, watcher, log, full=arguments.full)
+            directory.save(state)
+            said += _within_quota(settings, log)
+        # From here on it is committed: whatever becomes of shipping it, that it was captured stays true.
+        served = serve(settings, lambda: datetime.now(UTC), watcher, log, patient=True)
     repository = open_repository(settings)
-    made = _Made(outcome, tuple(said), repository.storage.describe(), _stored(repository, outcome.manifest))
+    stored = _stored(repository, outcome.manifest)
+    made = _Made(outcome, tuple(said), repository.storage.describe(), stored, tuple(served))
     if arguments.json:
         terminal.say_json(_document(made))
     else:
@@ -64,7 +71,15 @@ def backup(arguments: Arguments) -> int:
             f"{outcome.manifest.id} is stored, but lacks {lacking}",
             hint="the reasons are above; mend them and run `edgedr backup` again",
         )
+    shipping.refuse_unshipped(served)
     return 0
+
+
+def _within_quota(settings: Settings, log: Log) -> list[str]:
+    try:
+        return keep_quota(settings, log)
+    except StorageError as error:  # it is committed: what could not be let go of is the next run's
+        return [f"the local repository could not be kept within its quota: {error.message}"]
 
 
 def _lacking(name: str, source: SourceResult) -> str:
@@ -73,7 +88,7 @@ def _lacking(name: str, source: SourceResult) -> str:
     return name if source.status is Status.MISSING else f"some of {name}"
 
 
-def _run(settings: Settings, watcher: Watcher, *, full: bool) -> tuple[State, list[str], Outcome]:
+def _run(settings: Settings, watcher: Watcher, log: Log, *, full: bool) -> tuple[State, list[str], Outcome]:
     now = datetime.now(UTC)
     directory, repository = open_state(settings), open_repository(settings)
     node = on_duty(open_node(settings, now), settings.sources)
@@ -98,14 +113,15 @@ def _run(settings: Settings, watcher: Watcher, *, full: bool) -> tuple[State, li
         segment_size=settings.sealing.segment,
         kubernetes_version=kubernetes_version(node),
         damaged=frozenset(backup.id for backup in listed if str(backup.id) in state.damaged),
+        clock_offset_ms=last_clock_offset(settings),
     )
     said += [
         f"nobody has proven that recipient {recipient} can open backups: `edgedr init` asks for it"
         for recipient in settings.recipients
         if recipient.fingerprint not in state.proven
     ]
-    log = Log(site=settings.node.site, node=settings.node.name)
-    outcome = back_up(task, now, watcher, log, full=full)
+    because = "a full was asked for" if full else full_wanted(settings)
+    outcome = back_up(task, now, watcher, log, full_because=because)
     if outcome.turned:
         said.append(f"{outcome.turned}; a new lineage begins. Older backups are of another past: keep them apart")
     alive = tuple(name for name in state.damaged if any(str(m.id) == name for m in known))
@@ -139,8 +155,9 @@ def _print(made: _Made) -> None:
         str(manifest.proof),
         f"{made.outcome.seconds:.1f} s",
     )
-    terminal.line("at", made.place, "on this node only: copy it away")
+    terminal.line("at", made.place, *(() if made.served else ("on this node only: copy it away",)))
     terminal.line("why", *manifest.reasons[:1])
+    shipping.show(made.served)
 
 
 def _print_source(name: str, manifest: Manifest, record: SourceRecord) -> None:
@@ -205,4 +222,5 @@ def _document(made: _Made) -> dict[str, object]:
             for f in outcome.findings
         ],
         "warnings": list(made.said),
+        "replicas": shipping.document(made.served),
     }

@@ -1,10 +1,11 @@
 """``edgedr list`` and ``edgedr show``: what is there. Only manifests and sizes are read; ``verify`` proves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 
 from edgedr.cli import terminal
+from edgedr.cli.bucket import found_alarms, replica_records
 from edgedr.cli.closure import closure_document, has_snapshot, print_closure, read_closure, verdict
 from edgedr.cli.inventories import read_inventory
 from edgedr.cli.keyring import identities
@@ -16,6 +17,7 @@ from edgedr.locations import Locations
 from edgedr.model import CLOSURE, DATASTORES, Manifest, Status
 from edgedr.repository import chains
 from edgedr.repository.chains import chain_of, clones, dependents
+from edgedr.repository.ledger import ReplicaRecord
 from edgedr.repository.names import VERSION, Place
 from edgedr.repository.repository import Listed, Repository
 
@@ -25,13 +27,14 @@ _SHOWN = 6  # nodes named in a message
 
 def list_backups(arguments: Arguments) -> int:
     """List the backups, oldest first; damaged and incomplete ones are marked."""
-    repository, _ = open_place(arguments)
+    repository, here = open_place(arguments)
     backups = listed(repository, arguments)
     if not backups:
         _refuse_nothing(repository, arguments)
     conditions = _conditions(backups)
+    records = replica_records(here)
     if arguments.json:
-        terminal.say_json([_row(backup, conditions[backup.place]) for backup in backups])
+        terminal.say_json([{**_row(backup, conditions[backup.place]), **_where(backup, records)} for backup in backups])
         return 0
     if not backups:
         terminal.say(f"no backups in {repository.storage.describe()} yet; `edgedr backup` makes one")
@@ -48,18 +51,35 @@ def list_backups(arguments: Arguments) -> int:
                 str(backup.place.kind),
                 terminal.size(sum(backup.objects.values())),
                 str(backup.manifest.proof) if backup.manifest and not _damaged(conditions[backup.place]) else "-",
+                *((_shipped(backup, records),) if records else ()),
                 _to_know(backup, conditions[backup.place]),
             )
             for backup in of_node
         ]
-        terminal.table(("backup", "age", "class", "size", "proof", ""), rows, right=(1, 3))
+        shipped = ("shipped",) if records else ()
+        terminal.table(("backup", "age", "class", "size", "proof", *shipped, ""), rows, right=(1, 3))
     proven = {backup.manifest.proof for backup in backups if backup.manifest and not _damaged(conditions[backup.place])}
     for proof in sorted(proven):
         terminal.say(f"{proof}: {proof.meaning}")
     twins = clones([backup.manifest for backup in backups if backup.manifest is not None])
     if twins:
         terminal.warn(f"two machines write as one node: {', '.join(twins[:4])}", "give one of them another name")
+    if here is None:
+        for text in found_alarms(repository, backups, now):
+            terminal.warn(text, "ask the node; --deleted shows what a bucket with versions still has")
     return 0
+
+
+def _shipped(backup: Listed, records: Mapping[str, ReplicaRecord | None]) -> str:
+    """Say which replicas have a backup, as this node remembers."""
+    has = [name for name, record in records.items() if record is not None and record.has(backup.id)]
+    return "yes" if len(has) == len(records) else ", ".join(has) or "no"
+
+
+def _where(backup: Listed, records: Mapping[str, ReplicaRecord | None]) -> dict[str, object]:
+    if not records:
+        return {}
+    return {"shipped": {name: record is not None and record.has(backup.id) for name, record in records.items()}}
 
 
 def _to_know(backup: Listed, condition: str) -> str:
@@ -74,17 +94,16 @@ def _to_know(backup: Listed, condition: str) -> str:
 
 def _refuse_nothing(repository: Repository, arguments: Arguments) -> None:
     """Stop where nothing was found because of what was asked for: no backups must not pass for none yet."""
-    if arguments.repository is None:
+    if arguments.source is None:
         return
-    if not (arguments.repository / VERSION).is_dir():
-        raise NoSuchBackup(
-            f"there is no {VERSION}/ in {arguments.repository}", hint=f"name the directory that holds {VERSION}/"
-        )
-    nodes = sorted({f"{backup.place.site}/{backup.place.node}" for backup in repository.list()})
-    if nodes:
-        asked = f"{arguments.site or '*'}/{arguments.node or '*'}"
-        shown = ", ".join(nodes[:_SHOWN]) + (", …" if len(nodes) > _SHOWN else "")
-        raise NoSuchBackup(f"there is no backup of {asked} here", hint=f"there are backups of {shown}")
+    where = repository.storage.describe()
+    nodes = sorted({f"{place.site}/{place.node}" for place, _ in Repository(repository.storage).places()})
+    if not nodes:
+        hint = f"name the directory that holds {VERSION}/, or the bucket with the prefix above it"
+        raise NoSuchBackup(f"there is no {VERSION}/ in {where}", hint=hint)
+    asked = f"{arguments.site or '*'}/{arguments.node or '*'}"
+    shown = ", ".join(nodes[:_SHOWN]) + (", …" if len(nodes) > _SHOWN else "")
+    raise NoSuchBackup(f"there is no backup of {asked} here", hint=f"there are backups of {shown}")
 
 
 def show(arguments: Arguments) -> int:

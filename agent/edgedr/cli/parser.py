@@ -48,10 +48,29 @@ def _json(parser: argparse.ArgumentParser) -> None:
 
 def _place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--repository", type=Path, metavar="DIR", help="read this repository; no configuration file is needed then"
+        "--from",
+        "--repository",
+        dest="source",
+        metavar="PLACE",
+        help="read backups there: s3://bucket/prefix or a directory; no configuration file is needed then",
     )
-    parser.add_argument("--site", help="only backups of this site (with --repository)")
-    parser.add_argument("--node", help="only backups of this node (with --repository)")
+    parser.add_argument("--site", help="only backups of this site (with --from)")
+    parser.add_argument("--node", help="only backups of this node (with --from)")
+    _bucket(parser)
+
+
+def _bucket(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("buckets", "Without these, AWS's own environment and ~/.aws say how.")
+    group.add_argument("--endpoint", metavar="URL", help="an S3-compatible server, https://…")
+    group.add_argument("--region", help="its region")
+    group.add_argument("--path-style", action="store_true", help="the bucket is part of the path, not of the host name")
+    group.add_argument("--ca", type=Path, metavar="FILE", help="authority that signed the server's certificate (PEM)")
+    group.add_argument(
+        "--credential", metavar="REF", help="where the access key is: file:/path, env:NAME or credential:NAME"
+    )
+    group.add_argument(
+        "--deleted", action="store_true", help="also what was deleted, where the bucket keeps versions of it"
+    )
 
 
 def _key(parser: argparse.ArgumentParser) -> None:
@@ -158,6 +177,29 @@ def _restore(parser: argparse.ArgumentParser) -> None:
     _json(parser)
 
 
+def _replicate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--replica", metavar="NAME", help="only this replica")
+    parser.add_argument(
+        "--patient", action="store_true", help="leave a replica alone that failed lately: for timers, not for people"
+    )
+    _json(parser)
+
+
+def _copy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FROM", help="s3://bucket/prefix or a directory")
+    parser.add_argument("target", metavar="TO", help="s3://bucket/prefix or a directory")
+    parser.add_argument("--id", metavar="ID", help="one backup with its chain; without it all are copied")
+    parser.add_argument("--at", metavar="TIME", help="the newest backup made at this time or before, with its chain")
+    parser.add_argument("--site", help="only backups of this site")
+    parser.add_argument("--node", help="only backups of this node")
+    _bucket(parser)
+    parser.add_argument("--to-endpoint", metavar="URL", help="the server of TO, where it is another one")
+    parser.add_argument("--to-region", help="its region")
+    parser.add_argument("--to-ca", type=Path, metavar="FILE", help="its authority")
+    parser.add_argument("--to-credential", metavar="REF", help="its access key")
+    _json(parser)
+
+
 def _prove(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("challenge", help="what `edgedr init` printed")
     _key(parser)
@@ -204,6 +246,22 @@ COMMANDS: tuple[Command, ...] = (
         ("edgedr.cli.restore", "restore"),
         "edgedr restore latest --to /srv/restored --identity key.txt",
         (3, 5, 6, 7, 8, 9),
+    ),
+    Command(
+        ("replicate",),
+        "ship to the replicas what waits, now, and say that this node lives",
+        _replicate,
+        ("edgedr.cli.replicate", "replicate"),
+        "edgedr replicate",
+        (5,),
+    ),
+    Command(
+        ("copy",),
+        "copy backups from any place to any other, whole chains, the manifest last",
+        _copy,
+        ("edgedr.cli.copy", "copy"),
+        "edgedr copy s3://dr-backups/edge /media/usb/edgedr --site plant-7",
+        (5, 7, 8),
     ),
     Command(
         ("config", "check"),

@@ -1,33 +1,81 @@
-"""Where a command reads backups: the configured repository, or a directory named on the command line."""
+"""Where a command reads backups: the configured repository, or a bucket or directory named on the command line."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from edgedr.cli.parser import Arguments
+from edgedr.credentials import Credential
 from edgedr.durable import storage_error
 from edgedr.errors import ConfigurationError, NoSuchBackup
 from edgedr.locations import Locations, load_locations
 from edgedr.repository.repository import Listed, Repository
 from edgedr.repository.select import LATEST, parse_time, select, select_at
+from edgedr.storage.base import Storage
 from edgedr.storage.directory import DirectoryStorage
+from edgedr.storage.s3_options import SCHEME, S3Options, Style, parse_url, why_no_endpoint
+
+_FILE = "file:"
 
 
-def open_place(arguments: Arguments) -> tuple[Repository, Locations | None]:
-    """Return the repository to read, and where this node's things are if it is the configured one."""
-    if arguments.repository is None:
+def open_place(
+    arguments: Arguments, *, download: Path | None = None, keep: int | None = None
+) -> tuple[Repository, Locations | None]:
+    """Return the repository to read, and where this node's things are if it is the configured one.
+
+    What comes from a bucket is fetched once, into ``download`` where that is given, of which ``keep`` bytes stay.
+    """
+    if arguments.source is None:
         if arguments.site or arguments.node:
-            raise ConfigurationError("--site and --node choose in a --repository", hint="add --repository DIR")
+            raise ConfigurationError("--site and --node choose among backups --from a place", hint="add --from")
         here = load_locations(arguments.config)
         storage = DirectoryStorage(here.repository.path)
         return Repository(storage, site=here.node.site, node=here.node.name), here
+    place = open_storage(arguments.source, arguments, download=download, keep=keep)
+    return Repository(place, site=arguments.site, node=arguments.node), None
+
+
+def open_storage(
+    place: str, arguments: Arguments, *, download: Path | None = None, keep: int | None = None, new: bool = False
+) -> Storage:
+    """Return the storage that a URL or path names; a directory must be there already, unless it may be ``new``."""
+    if is_bucket(place):
+        from edgedr.storage.fetched import FetchedStorage  # noqa: PLC0415
+        from edgedr.storage.s3 import S3Storage  # noqa: PLC0415 - with boto3
+
+        bucket = S3Storage(_options(place, arguments), deleted=arguments.deleted)
+        return bucket if download is None else FetchedStorage(bucket, download, keep=keep)
+    path = Path(place.removeprefix(_FILE))
     try:
-        there = arguments.repository.is_dir()
+        there = path.is_dir()
     except OSError as error:
-        raise storage_error(error, "look at", arguments.repository) from error
-    if not there:
+        raise storage_error(error, "look at", path) from error
+    if not there and not new:
         raise NoSuchBackup(
-            f"there is no directory {arguments.repository}", hint="--repository names the directory that holds v1/"
+            f"there is no directory {path}", hint="name the directory that holds v1/, or s3://bucket/prefix"
         )
-    return Repository(DirectoryStorage(arguments.repository)), None
+    return DirectoryStorage(path)
+
+
+def is_bucket(place: str | None) -> bool:
+    """Say whether a place is reached over a network."""
+    return place is not None and place.startswith(SCHEME)
+
+
+def _options(url: str, arguments: Arguments) -> S3Options:
+    bucket, prefix = parse_url(url)
+    for option, text in (("--endpoint", arguments.endpoint),):
+        reason = None if text is None else why_no_endpoint(text)
+        if reason is not None:
+            raise ConfigurationError(f"{option}: {reason}", hint="write it like https://s3.example.net:9000")
+    return S3Options(
+        bucket=bucket,
+        prefix=prefix,
+        endpoint=arguments.endpoint,
+        region=arguments.region,
+        style=Style.PATH if arguments.path_style else Style.AUTO,
+        ca=arguments.ca,
+        credential=None if arguments.credential is None else Credential.parse(arguments.credential),
+    )
 
 
 def listed(repository: Repository, arguments: Arguments) -> tuple[Listed, ...]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from edgedr.archive import OWN
 from edgedr.cli import terminal
+from edgedr.cli.bucket import tell_strays
 from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
 from edgedr.cli.places import chosen, listed, open_place
-from edgedr.errors import Damaged, IncompleteBackup, RestoreStopped, WrongKey
+from edgedr.errors import Damaged, IncompleteBackup, RestoreStopped, Unreachable, WrongKey
 from edgedr.model import CLOSURE, DATASTORES, BackupId, Manifest, Severity, Status
-from edgedr.recovery.recover import FILES, Extracted, Order, recover
+from edgedr.recovery.recover import DOWNLOAD, FILES, Extracted, Order, recover
 from edgedr.repository import chains
 from edgedr.repository.repository import Listed, Repository
 from edgedr.sealing.signatures import PublicKey, principal
@@ -31,7 +32,7 @@ _TO_READ = {
 
 def restore(arguments: Arguments) -> int:
     """Extract a backup; exit 7 if what came out does not prove itself, 3 if the backup never held all of it."""
-    repository, here = open_place(arguments)
+    repository, here = open_place(arguments, download=arguments.to / DOWNLOAD)
     backups = listed(repository, arguments)
     backup = chosen(backups, arguments)
     _refuse_absent(repository, backup, backups, arguments.only or ())
@@ -53,8 +54,13 @@ def restore(arguments: Arguments) -> int:
         confirm=_ask,
         allow_unsigned=arguments.allow_unsigned,
     )
-    with terminal.watching(quiet=arguments.json) as watcher:
-        done = recover(repository, backups, order, watcher)
+    try:
+        with terminal.watching(quiet=arguments.json) as watcher:
+            done = recover(repository, backups, order, watcher)
+    except Unreachable as error:
+        hint = f"what was downloaded is kept in {arguments.to / DOWNLOAD}: the same command goes on from there"
+        raise Unreachable(error.message, hint=hint) from error
+    tell_strays(repository)
     if arguments.json:
         terminal.say_json(_document(done, arguments))
     else:

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from edgedr.cli import terminal
+from edgedr.cli.bucket import tell_strays
 from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
-from edgedr.cli.places import chosen, listed, open_place
+from edgedr.cli.places import chosen, is_bucket, listed, open_place
 from edgedr.errors import AlreadyRunning, ConfigurationError, Damaged, NoSuchBackup, RestoreStopped, StorageError
 from edgedr.locations import Locations
 from edgedr.model import Proof
@@ -15,12 +18,21 @@ from edgedr.repository.checking import Verdict, check
 from edgedr.repository.repository import Listed
 from edgedr.state import State, StateDirectory
 
+_DOWNLOADED = 2 << 30  # bytes that lie in the temporary directory at most
+
 
 def verify(arguments: Arguments) -> int:
     """Prove one backup with its chain, or all; exit 7 if any is damaged."""
     if arguments.all and (arguments.id or arguments.at):
         raise ConfigurationError("--all and a single backup were both given", hint="give one of them")
-    repository, here = open_place(arguments)
+    if not (is_bucket(arguments.source) and arguments.identity):
+        return _verify(arguments, None)
+    with TemporaryDirectory(prefix="edgedr-") as download:  # each object is looked at twice: hashed, then opened
+        return _verify(arguments, Path(download))
+
+
+def _verify(arguments: Arguments, download: Path | None) -> int:
+    repository, here = open_place(arguments, download=download, keep=_DOWNLOADED)
     backups = listed(repository, arguments)
     if not backups:
         raise NoSuchBackup(
@@ -34,6 +46,7 @@ def verify(arguments: Arguments) -> int:
         verdicts = check(
             repository, backups, wanted, trust=believe, identities=identities(arguments), progress=watcher.advance
         )
+    tell_strays(repository)
     if arguments.json:
         terminal.say_json([_document(verdict, backups) for verdict in verdicts])
     else:

@@ -28,6 +28,8 @@ from edgedr.steps import PlaceArtifact, PlaceDocuments, PlaceFiles, Step
 from edgedr.watching import Watcher
 
 FILES = "files"
+DOWNLOAD = ".downloaded"
+"""Where, in the target, what came over a network is kept until all is well: an interrupted restore goes on from it."""
 _STAGING = ".restoring"
 _SPARE = 16 << 20  # bytes left on the target's disk beside what is extracted
 _NOWHERE = "no other backup of this node here is known to be intact: look at another copy of the repository"
@@ -182,7 +184,7 @@ def _fetch(
 def _refuse_occupied(target: Path) -> None:
     try:
         strange = target.is_symlink() or (target.exists() and not target.is_dir())
-        occupied = not strange and target.is_dir() and bool(set(os.listdir(target)) - {_STAGING})  # noqa: PTH208
+        occupied = not strange and target.is_dir() and bool(set(os.listdir(target)) - {_STAGING, DOWNLOAD})  # noqa: PTH208
     except OSError as error:
         raise durable.storage_error(error, "look at", target) from error
     if strange:
@@ -205,6 +207,7 @@ def _into(target: Path, work: Callable[[Path], Extracted]) -> Extracted:
             named.append(target / path.name)
             durable.rename(path, named[-1])
         staging.rmdir()
+        shutil.rmtree(target / DOWNLOAD, ignore_errors=True)
     except BaseException as error:
         for path in (*named, staging):
             _take_away(path)

@@ -69,14 +69,15 @@ def decide(
     policy: ChainPolicy,
     *,
     parent_problem: str | None,
-    asked_full: bool = False,
+    full_because: str | None = None,
 ) -> Decision:
     """Choose between full and delta. ``listed`` are the committed backups of the node, oldest first.
 
     ``parent_problem`` says why the cached plaintext of the newest backup cannot be used; ``None``: it was verified.
+    ``full_because`` says why a full is wanted whatever the chain.
     """
-    if asked_full:
-        return Decision(Class.FULL, ("a full was asked for",))
+    if full_because is not None:
+        return Decision(Class.FULL, (full_because,))
     if not listed:
         return Decision(Class.FULL, ("there was no backup before",))
     newest = listed[-1]

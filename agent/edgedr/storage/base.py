@@ -52,8 +52,13 @@ class Storage(Protocol):
     where it may do better later by itself, ``Refused`` where somebody must mend something first.
     """
 
-    at_once: int
-    """How many objects are worth reading at the same time: one from a disk, more where each costs a round trip."""
+    @property
+    def clock_offset(self) -> float | None:
+        """Seconds by which this machine's clock is ahead of the place's, where that was learnt."""
+
+    @property
+    def at_once(self) -> int:
+        """How many objects are worth reading at the same time: one from a disk, more where each costs a round trip."""
 
     def describe(self) -> str:
         """Say where this is, for people: a path or a URL, never a credential."""

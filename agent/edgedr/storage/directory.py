@@ -16,6 +16,7 @@ class DirectoryStorage:
     """Objects below ``root``, leaving ``keep_free`` bytes of its file system to others."""
 
     at_once = 1
+    clock_offset = None
 
     def __init__(self, root: Path, *, keep_free: int = 0) -> None:
         self.root = root

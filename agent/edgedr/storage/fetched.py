@@ -25,6 +25,11 @@ class FetchedStorage:
         self._kept: dict[Path, int] = {}
         self._lock = threading.Lock()
 
+    @property
+    def clock_offset(self) -> float | None:
+        """Seconds by which this clock is ahead of the remote's."""
+        return self._remote.clock_offset
+
     def describe(self) -> str:
         """Say where the remote is."""
         return self._remote.describe()

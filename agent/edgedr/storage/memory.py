@@ -27,6 +27,7 @@ class MemoryStorage:
     """A dictionary of objects."""
 
     at_once = 1
+    clock_offset = None
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

@@ -57,6 +57,11 @@ class S3Storage:
         self._conditional = True
         self._blind = False
 
+    @property
+    def clock_offset(self) -> float | None:
+        """Seconds by which this clock is ahead of the server's."""
+        return self.client.offset
+
     def describe(self) -> str:
         """Say where this is."""
         return self._options.url

@@ -1,0 +1,218 @@
+"""Serving the replicas of a node: ship what waits, say that we live, keep the local repository within its quota."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from edgedr import __version__, deadman, durable
+from edgedr.errors import AlreadyRunning, EdgedrError, StorageError, Unreachable
+from edgedr.log import Log
+from edgedr.model import BackupId, Manifest
+from edgedr.replicas import ReplicaSettings, open_replica
+from edgedr.replication import Clock, Shipment, replicate
+from edgedr.repository import heartbeats
+from edgedr.repository.ledger import ReplicaRecord
+from edgedr.repository.quota import Quota, in_mb, let_go, size_of
+from edgedr.repository.repository import Listed, Repository
+from edgedr.settings import Settings
+from edgedr.state import StateDirectory
+from edgedr.storage.base import Storage
+from edgedr.watching import Watcher
+from edgedr.wiring import live_revision, open_repository, open_state
+
+_SLOW_CLOCK = 60_000  # ms that a clock may be off before somebody should look
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One replica after a run: what was shipped, or why nobody tried."""
+
+    replica: ReplicaSettings
+    shipment: Shipment | None
+    record: ReplicaRecord | None
+    trouble: EdgedrError | None = None
+    waits_until: datetime | None = None
+    heartbeat: EdgedrError | None = None
+    """Why the heartbeat could not be sent, where only that failed."""
+
+
+def serve(
+    settings: Settings, clock: Clock, watcher: Watcher, log: Log, *, only: str | None = None, patient: bool = False
+) -> list[Served]:
+    """Ship to every replica what waits, and send each a heartbeat.
+
+    With ``patient``, one that failed lately is left alone until it is time to try again. What goes wrong is in what is
+    returned: one replica is no reason to leave another alone.
+    """
+    chosen = [replica for replica in settings.replicas if only in {None, replica.name}]
+    directory, local = open_state(settings), open_repository(settings)
+    revision = live_revision(settings) if chosen else None
+    served = []
+    for replica in chosen:
+        memory = directory.replica(replica.name)
+        record = memory.load()
+        if patient and record is not None and record.is_waiting(clock()):
+            told = Unreachable(f"not tried again yet: {record.error}", hint="`edgedr replicate` tries at once")
+            served.append(Served(replica, None, record, told, record.next_try))
+            continue
+        try:
+            with memory.lock():
+                served.append(_serve(settings, local, replica, clock, watcher, log, revision))
+        except AlreadyRunning:
+            busy = AlreadyRunning("another run is shipping to it", hint="wait for it")
+            served.append(Served(replica, None, record, busy))
+    _ping(settings, served, log)
+    return served
+
+
+def _serve(
+    settings: Settings,
+    local: Repository,
+    replica: ReplicaSettings,
+    clock: Clock,
+    watcher: Watcher,
+    log: Log,
+    revision: int | None,
+) -> Served:
+    directory = open_state(settings)
+    memory = directory.replica(replica.name)
+    state = directory.load()
+    try:
+        storage = open_replica(replica, repository=settings.repository.path, keep_free=settings.repository.keep_free)
+    except StorageError as error:
+        record = memory.load() or ReplicaRecord.blank(replica.url, known=False)
+        record = record.failed(error.message, clock(), 1.0, refused=False)
+        memory.save(record)
+        return Served(replica, None, record, error)
+    damaged = state.damaged if state else ()
+    shipment = replicate(local, replica, storage, memory, clock, watcher, log, damaged=damaged)
+    _remember_damage(directory, shipment, log)
+    trouble = shipment.trouble
+    failed = None
+    if not isinstance(trouble, Unreachable):  # a link that is down takes no heartbeat either
+        failed = _beat(settings, local, storage, shipment.record, revision, clock())
+    return Served(replica, shipment, shipment.record, trouble, heartbeat=failed)
+
+
+def _beat(
+    settings: Settings,
+    local: Repository,
+    storage: Storage,
+    record: ReplicaRecord,
+    revision: int | None,
+    now: datetime,
+) -> EdgedrError | None:
+    site, node = settings.node.site, settings.node.name
+    try:
+        newest = _newest(local.list())
+        heartbeat = heartbeats.compose(
+            site=site,
+            node=node,
+            version=__version__,
+            now=now.replace(microsecond=0),
+            newest=newest,
+            record=record,
+            etcd_revision=revision,
+            backup_every=settings.heartbeat.backup_every,
+            warnings=_warnings(newest, record),
+        )
+        storage.replace(
+            heartbeats.heartbeat_name(site, node), heartbeats.encode(heartbeat, open_state(settings).signer())
+        )
+    except StorageError as error:
+        return error
+    return None
+
+
+def _warnings(newest: Manifest | None, record: ReplicaRecord) -> list[str]:
+    """Say what is wrong in words that anybody with the bucket may read."""
+    said = []
+    if newest is not None and not newest.complete:
+        lacking = [name for name, source in newest.sources.items() if not source.status.whole]
+        said.append(f"the newest backup lacks {', '.join(lacking)}")
+    if record.failures:
+        said.append("shipping to this replica fails")
+    if record.full_wanted is not None:
+        said.append("a new full is wanted")
+    if abs(record.clock_offset_ms or 0) > _SLOW_CLOCK:
+        said.append(f"the clock is {round((record.clock_offset_ms or 0) / 1000)} s off")
+    return said
+
+
+def _newest(listed: Sequence[Listed]) -> Manifest | None:
+    return next((backup.manifest for backup in reversed(listed) if backup.manifest is not None), None)
+
+
+def _remember_damage(directory: StateDirectory, shipment: Shipment, log: Log) -> None:
+    """Let the next backup know what was found damaged: it begins a new chain."""
+    if not shipment.damaged:
+        return
+    try:
+        with directory.lock():
+            state = directory.load()
+            if state is not None:
+                directory.save(replace(state, damaged=tuple(sorted({*state.damaged, *shipment.damaged}))))
+    except (AlreadyRunning, StorageError) as error:
+        log.event("damage.forgotten", backups=list(shipment.damaged), error=error.message)
+
+
+def _ping(settings: Settings, served: Sequence[Served], log: Log) -> None:
+    """Tell the dead man's switch, if all is well."""
+    url = settings.heartbeat.ping
+    if url is None or any(each.trouble for each in served):
+        return
+    try:
+        deadman.ping(url)
+        log.event("deadman.told")
+    except Unreachable as error:
+        log.event("deadman.unreached", error=error.message)
+
+
+def keep_quota(settings: Settings, log: Log) -> list[str]:
+    """Let go of what the local repository has no room for; return what a person should know. Under the node's lock."""
+    local = open_repository(settings)
+    listed = local.list()
+    used = sum(size_of(backup) for backup in listed)
+    free = durable.free_space_of(settings.repository.path) - settings.repository.keep_free
+    chosen = let_go(listed, min(settings.repository.quota, max(0, used + free)), shipped=_everywhere(settings, listed))
+    for backup in chosen.discard:
+        local.discard(backup.place)
+        log.event("backup.let_go", backup=str(backup.id), reason=chosen.reasons[backup.place])
+    return list(_said(chosen, settings))
+
+
+def _everywhere(settings: Settings, listed: Sequence[Listed]) -> frozenset[BackupId]:
+    """Return the backups that every replica has."""
+    records = [open_state(settings).replica(replica.name).load() for replica in settings.replicas]
+    has = [record for record in records if record is not None]
+    if not has or len(has) < len(records):
+        return frozenset()
+    return frozenset(backup.id for backup in listed if all(record.has(backup.id) for record in has))
+
+
+def _said(chosen: Quota, settings: Settings) -> list[str]:
+    said = []
+    if chosen.discard:
+        unshipped = len(chosen.unshipped)
+        lost = f", {unshipped} of them before they were shipped everywhere" if unshipped and settings.replicas else ""
+        said.append(f"the local repository is full: its oldest were let go, {len(chosen.discard)} in all{lost}")
+    if chosen.over:
+        said.append(f"the local repository is {in_mb(chosen.over)} over what it may take, and nothing else may go")
+    return said
+
+
+def full_wanted(settings: Settings) -> str | None:
+    """Say why the next backup is to be a full, for the sake of a replica or of the quota; ``None`` if it need not."""
+    directory = open_state(settings)
+    for replica in settings.replicas:
+        record = directory.replica(replica.name).load()
+        if record is not None and record.full_wanted is not None:
+            return f"{replica.name}: {record.full_wanted}"
+    listed = open_repository(settings).list()
+    return let_go(listed, settings.repository.quota, shipped=frozenset()).full_wanted
+
+
+def last_clock_offset(settings: Settings) -> int | None:
+    """Return how many milliseconds this clock was ahead of a replica's when one last answered."""
+    records = (open_state(settings).replica(replica.name).load() for replica in settings.replicas)
+    return next((record.clock_offset_ms for record in records if record and record.clock_offset_ms is not None), None)
