@@ -4,11 +4,13 @@ import base64
 import hashlib
 import http.client
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -112,21 +114,28 @@ def test_rclone_takes_the_condition_and_overwrites(rclone: Rclone) -> None:
 
 def test_a_server_ends_with_a_process_that_is_killed() -> None:
     """Nothing keeps running after kill -9 of a test's process."""
-    text = "from tests.lab.s3servers import Rclone, started; print(started(Rclone).endpoint, flush=True); input()"
+    text = (
+        "from tests.lab.s3servers import Rclone, started; s = started(Rclone); print(s.port, s.directory, flush=True)"
+    )
     child = subprocess.Popen(
-        [sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+        [sys.executable, "-c", f"{text}; input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
     )
     with child:
         assert child.stdout is not None
-        place = urlsplit(child.stdout.readline().decode().strip())
+        port, directory = child.stdout.readline().decode().split()
         os.kill(child.pid, signal.SIGKILL)
+    shutil.rmtree(directory)
     for _ in range(1000):
         try:
-            socket.create_connection(("127.0.0.1", place.port or 0), timeout=5).close()
+            socket.create_connection(("127.0.0.1", int(port)), timeout=5).close()
         except ConnectionRefusedError:
             return
         except OSError:
-            continue  # caught it as it ended
+            pass  # caught as it ended
+        time.sleep(0.01)
     pytest.fail("it goes on")
 
 

@@ -18,6 +18,7 @@ from edgedr.cli.init import render
 from edgedr.cli.main import main
 from edgedr.errors import ConfigurationError
 from edgedr.locations import load_locations
+from edgedr.replicas import ReplicaSettings
 from edgedr.sealing.identities import make_identity
 from edgedr.sealing.recipients import parse_recipient
 from edgedr.settings import Settings, load, parse
@@ -102,7 +103,7 @@ def test_every_problem_at_once(recipient: str) -> None:
         """
     )
     expected = [
-        r"colour: unknown; known are chain, kubernetes, layout, .*",
+        r"colour: unknown; known are chain, heartbeat, kubernetes, layout, .*",
         r"\[node\] site: 'Plant 7' is not a name: .*",
         r"\[node\] nmae: unknown; did you mean name\?",
         r"\[node\] name: it is missing",
@@ -150,11 +151,11 @@ CASES = [
     ("[sources]\ncluster_capture = 5", "[sources] cluster_capture: 5 is none of auto, always, never"),
     (
         '[[sources.dns.transfers]]\nserver = "x"\nzones = ["a.example"]\nkey = "k"\nsecret = ["c2VjcmV0"]',
-        "[sources.dns] transfers secret: it is not a reference in quotes",
+        "[sources.dns] transfers #1 secret: it is not a reference in quotes",
     ),
     ("[sources.dns]\nmax_records = 0", "[sources.dns] max_records: 0 is less than 1"),
     ('[sources.machine]\ninclude = ["etc"]', "[sources.machine] include: 'etc' is not an absolute path"),
-    ('[[sources.dns.transfers]]\nserver = "x"', "[sources.dns] transfers zones: it is missing"),
+    ('[[sources.dns.transfers]]\nserver = "x"', "[sources.dns] transfers #1 zones: it is missing"),
     (
         '[[sources.dns.transfers]]\nserver = "x:y:z"\nzones = ["a.example"]',
         "[sources.dns] transfers #1 server: ",
@@ -372,8 +373,11 @@ def test_no_recipient_makes_a_bug(text: str) -> None:
 
 def _documented() -> dict[str, dict[str, Any]]:
     """Return every setting that the example shows, commented ones included."""
-    text = re.sub(r"^# ([a-z_]+ = |  \"|\])", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
-    return tomllib.loads(text)
+    return tomllib.loads(_uncommented())
+
+
+def _uncommented() -> str:
+    return re.sub(r"^# ([a-z_]+ = |  \"|\]|\[\[)", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
 
 
 def test_the_example_is_what_init_writes() -> None:
@@ -441,11 +445,15 @@ def test_every_setting_is_in_the_example() -> None:
 
 def test_every_commented_default_is_the_default(recipient: str) -> None:
     """With its comments taken off, the example means the same, but for what is found on the node by default."""
-    text = re.sub(r"^# ([a-z_]+ = |  \"|\])", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
-    text = re.sub(r"^\[layout\]$.*?(?=^\[)", "", text, flags=re.MULTILINE | re.DOTALL)
-    found_on_the_node = r"^(?:endpoints|ca|cert|key|kubeconfig|server|transfers|database) = .*$"
+    whole = _uncommented()
+    text = re.sub(r"^\[layout\]$.*?(?=^\[)", "", whole, flags=re.MULTILINE | re.DOTALL)
+    text = text.partition("[[replicas]]")[0]
+    found_on_the_node = r"^(?:endpoints|ca|cert|key|kubeconfig|server|transfers|database|ping) = .*$"
     assert parse(re.sub(found_on_the_node, "", text, flags=re.MULTILINE).encode(), "x") == load(EXAMPLE)
-    parse(text.encode(), "x")
+    (replica,) = parse(whole.encode(), "x").replicas
+    assert {item.name for item in fields(replica)} == set(tomllib.loads(whole)["replicas"][0])
+    for text in ("timeout", "at_once", "catch_up", "same_disk"):
+        assert getattr(replica, text) == getattr(ReplicaSettings("x", "/x"), text)
 
 
 def test_a_wrong_configuration_ends_with_2(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """``edgedr config``: whether it is right, and what would be captured."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from edgedr.cli import terminal
 from edgedr.cli.parser import Arguments
-from edgedr.credentials import Credential, Keeper
+from edgedr.credentials import Credential, Keeper, Secret
 from edgedr.decoding import Problem, refuse
 from edgedr.errors import ConfigurationError, SourceError
 from edgedr.inventory import EntryKind
@@ -15,10 +16,12 @@ from edgedr.node.components import datastore, sqlite_database
 from edgedr.node.kubeconfig import read_kubeconfig
 from edgedr.node.node import Node
 from edgedr.node.seen import Seen
+from edgedr.replicas import ReplicaSettings
 from edgedr.settings import Settings, load
 from edgedr.sources.base import Count, Source, TakePath
 from edgedr.sources.etcd import find_access
 from edgedr.sources.table import ClusterCapture
+from edgedr.storage.s3_client import read_key
 from edgedr.wiring import kubernetes_version, open_node, open_state
 
 _LOOKED_AT = frozenset({"certificates", "files"})
@@ -54,6 +57,7 @@ def check(arguments: Arguments) -> int:
         "recipients": [recipient.fingerprint for recipient in settings.recipients],
         "signer": signer.public.fingerprint,
         "repository": str(settings.repository.path),
+        "replicas": {replica.name: replica.url for replica in settings.replicas},
         "sources": {name: terminal.parted(text) for name, text in captured.items()},
     }
     if arguments.json:
@@ -63,6 +67,8 @@ def check(arguments: Arguments) -> int:
         _print(settings, node, captured)
         terminal.line("signs as", signer.public.fingerprint)
         terminal.line("repository", str(settings.repository.path))
+        for replica in settings.replicas:
+            terminal.line("replica", replica.name, replica.url, _lifetimes(replica))
     if failures:
         raise SourceError(f"a backup would fail: {failures[0].message}", hint=failures[0].hint)
     return 0
@@ -83,6 +89,12 @@ def _print(settings: Settings, node: Node, captured: dict[str, str]) -> None:
         terminal.line(_ASKED, ", ".join(asked))
     for recipient in settings.recipients:
         terminal.line("recipient", str(recipient), recipient.fingerprint)
+
+
+def _lifetimes(replica: ReplicaSettings) -> str:
+    if replica.full_lifetime is None or replica.delta_lifetime is None:
+        return "kept for ever, as far as is told here"
+    return f"fulls for {replica.full_lifetime.days} days, deltas for {replica.delta_lifetime.days}"
 
 
 def _known(source: Source, settings: Settings, node: Node, failures: list[SourceError]) -> str:
@@ -183,6 +195,7 @@ def _missing(settings: Settings, node: Node) -> Iterator[Problem]:
         yield from _missing_of_etcd(settings, node)
     if "dns" not in settings.sources.disabled:
         yield from _unreadable_secrets(settings)
+    yield from _unready_replicas(settings)
 
 
 def _unfit_layout(settings: Settings, node: Node) -> Iterator[Problem]:
@@ -215,12 +228,27 @@ def _missing_of_etcd(settings: Settings, node: Node) -> Iterator[Problem]:
 
 def _unreadable_secrets(settings: Settings) -> Iterator[Problem]:
     for number, each in enumerate(settings.sources.dns.transfers, 1):
-        if each.secret is None:
+        if each.secret is not None:
+            yield from _unreadable(Credential.parse(each.secret), f"[sources.dns] transfers #{number} secret")
+
+
+def _unready_replicas(settings: Settings) -> Iterator[Problem]:
+    for number, replica in enumerate(settings.replicas, 1):
+        if not replica.is_bucket:
             continue
-        credential = Credential.parse(each.secret)
-        if credential.keeper is Keeper.SYSTEMD and "CREDENTIALS_DIRECTORY" not in os.environ:
-            continue  # systemd gives it to the unit only
-        try:
-            credential.read()
-        except ConfigurationError as error:
-            yield Problem(f"[sources.dns] transfers #{number} secret", error.message)
+        credential = replica.options.credential
+        if credential is not None:
+            yield from _unreadable(credential, f"replicas #{number} credential", read_key)
+        if replica.ca is not None and not Path(replica.ca).is_file():
+            yield Problem(f"replicas #{number} ca", f"{replica.ca} is not there")
+
+
+def _unreadable(
+    credential: Credential, where: str, use: Callable[[Secret, str], object] = lambda *_: None
+) -> Iterator[Problem]:
+    if credential.keeper is Keeper.SYSTEMD and "CREDENTIALS_DIRECTORY" not in os.environ:
+        return  # systemd gives it to the unit only
+    try:
+        use(credential.read(), str(credential))
+    except ConfigurationError as error:
+        yield Problem(where, error.message)

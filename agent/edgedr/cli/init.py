@@ -23,6 +23,7 @@ from edgedr.sealing.recipients import Recipient, parse_recipient, seal_text
 from edgedr.sealing.signatures import Signer, allowed_signers_line
 from edgedr.settings import Settings, load, parse
 from edgedr.state import State, StateDirectory, machine_mark, new_lineage
+from edgedr.storage.s3_options import SCHEME
 from edgedr.wiring import open_node
 
 _TRIES = 3
@@ -60,7 +61,7 @@ def _init(arguments: Arguments) -> int:
                 directory.save(state)
     terminal.sentence("keep this line beside the identity; a restore elsewhere asks for it (allowed_signers):")
     terminal.say(f"  {allowed_signers_line(settings.node.site, settings.node.name, signer.public)}")
-    terminal.line("next", "edgedr config check; edgedr backup")
+    terminal.line("next", "edgedr config check;", *(("edgedr doctor;",) if settings.replicas else ()), "edgedr backup")
     return 0
 
 
@@ -97,6 +98,8 @@ def _refuse_changes(arguments: Arguments, settings: Settings) -> None:
         "--repository": (arguments.repository and arguments.repository.absolute(), settings.repository.path),
     }
     different = [option for option, (wanted, stands) in asked.items() if wanted is not None and wanted != stands]
+    if set(arguments.replica) - {replica.url for replica in settings.replicas}:
+        different.append("--replica")
     known = {recipient.fingerprint for recipient in settings.recipients}
     if any(parse_recipient(text).fingerprint not in known for text in arguments.recipient):
         different.append("--recipient")
@@ -139,6 +142,7 @@ def _configure(arguments: Arguments, identity: NewIdentity | None) -> Settings:
         recipients=recipients,
         repository=(arguments.repository or state / "repository").absolute(),
         state=state.absolute(),
+        replicas=arguments.replica,
     )
     settings = parse(text.encode(), f"{arguments.config}, not written yet,")
     node = open_node(settings)
@@ -157,8 +161,17 @@ def _configure(arguments: Arguments, identity: NewIdentity | None) -> Settings:
     return settings
 
 
-def render(*, site: str, node: str, root: Path, recipients: Sequence[Recipient], repository: Path, state: Path) -> str:
-    """Return the annotated configuration with these values."""
+def render(
+    *,
+    site: str,
+    node: str,
+    root: Path,
+    recipients: Sequence[Recipient],
+    repository: Path,
+    state: Path,
+    replicas: Sequence[str] = (),
+) -> str:
+    """Return the annotated configuration with these values; ``replicas`` are URLs."""
     text = resources.files("edgedr").joinpath("data/edgedr.toml.in").read_text()
     values = {
         "site": _quoted(site),
@@ -167,10 +180,23 @@ def render(*, site: str, node: str, root: Path, recipients: Sequence[Recipient],
         "recipients": "\n".join(f"  {_quoted(recipient.text)}," for recipient in recipients),
         "repository": _quoted(str(repository)),
         "state": _quoted(str(state)),
+        "replicas": "".join(
+            f"\n[[replicas]]\nname = {_quoted(name)}\nurl = {_quoted(url)}\n" for name, url in _named(replicas)
+        ),
     }
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     return text
+
+
+def _named(urls: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Give each replica a name: its bucket's, or its directory's."""
+    taken: set[str] = set()
+    for number, url in enumerate(urls, 1):
+        last = url.removeprefix(SCHEME).partition("/")[0] if url.startswith(SCHEME) else Path(url).name
+        name = last.lower() if NAME.fullmatch(last.lower()) and last.lower() not in taken else f"replica-{number}"
+        taken.add(name)
+        yield name, url
 
 
 def _quoted(text: str) -> str:

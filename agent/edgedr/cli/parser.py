@@ -105,6 +105,13 @@ def _init(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the node remembers, never a shared disk (default: /var/lib/edgedr)",
     )
+    parser.add_argument(
+        "--replica",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="ship backups there: s3://bucket/prefix, or a directory",
+    )
     parser.add_argument("--unproven", action="store_true", help="do not ask for proof that a recipient can decrypt")
 
 

@@ -59,7 +59,9 @@ def parse_url(url: str) -> tuple[str, str]:
     bucket, _, prefix = url.removeprefix(SCHEME).partition("/")
     prefix = prefix.rstrip("/")
     if not url.startswith(SCHEME) or not _BUCKET.fullmatch(bucket):
-        hint = "write it like s3://bucket/prefix; a bucket's name has 3 to 63 lower case letters, digits, dots and hyphens"
+        hint = (
+            "write it like s3://bucket/prefix; the bucket is 3 to 63 lower case letters, digits, dots, hyphens"
+        )
         raise ConfigurationError("it is not a URL of a bucket", hint=hint)
     if prefix and not all(_PART.fullmatch(part) for part in prefix.split("/")):
         hint = "parts of a prefix are letters, digits, dots, hyphens and underscores, as in s3://bucket/edge"
