@@ -40,8 +40,7 @@ install:
 	$(PREFIX)/bin/python -m pip install --quiet --no-deps .
 	install -d $(DESTDIR)/usr/local/bin $(DESTDIR)/etc/systemd/system
 	ln -sf $(PREFIX)/bin/edgedr $(DESTDIR)/usr/local/bin/edgedr
-	install -m 644 systemd/edgedr-backup.service systemd/edgedr-backup.timer systemd/edgedr-backup.path \
-		$(DESTDIR)/etc/systemd/system/
+	install -m 644 systemd/edgedr-*.service systemd/edgedr-*.timer systemd/edgedr-*.path $(DESTDIR)/etc/systemd/system/
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks

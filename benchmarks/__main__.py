@@ -14,7 +14,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="directory for temporary files; not a tmpfs")
     chosen = parser.parse_args()
     missed = []
-    for name in ("startup", "increments", "memory"):
+    for name in ("startup", "increments", "memory", "replication"):
         command = [sys.executable, "-m", f"benchmarks.{name}"]
         command += ["--json", str(chosen.json / f"{name}.json")] if chosen.json else []
         command += ["--work", str(chosen.work)] if chosen.work and name != "startup" else []

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedr.model import BackupId
+from edgedr.model import BackupId, Class
 from edgedr.repository.backlog import Backlog, ReplicaFacts, ShippingPolicy, plan_shipping
 from edgedr.repository.quota import standing
 from edgedr.repository.repository import Listed
@@ -94,6 +94,11 @@ TABLE: dict[str, Row] = {
     "there is none": Row([], backups=(), reasons=()),
     "all, oldest first": Row([1, 2, 3, 4, 5, 6], reasons=(f"6 to ship, 24.0 MB, the oldest is {ID[1]}",)),
     "listed in another order": Row([1, 2, 3, 4, 5, 6], backups=TWO[::-1]),
+    "a copy where it does not belong": Row(
+        [2, 3],
+        backups=[replace(illegible(ONE[1]), place=replace(ONE[1].place, kind=Class.FULL)), *ONE],
+        shipped=ago(HOUR, 1),
+    ),
     "the rest": Row([5, 6], shipped=ago(HOUR, 1, 2, 3, 4)),
     "nothing is left": Row([], shipped=ago(HOUR, 1, 2, 3, 4, 5, 6), reasons=()),
     "what is there is not listed any more": Row([4, 5, 6], backups=TWO[3:], shipped=ago(HOUR, 1, 2, 3)),
@@ -152,6 +157,14 @@ TABLE: dict[str, Row] = {
             f"what the replica holds is not known: shipping begins with {ID[4]}",
             f"3 to ship, 12.0 MB, the oldest is {ID[4]}",
         ),
+    ),
+    "unknown: what is known of the rest is kept": Row(
+        [4],
+        skip={1: UNKNOWN, 2: "superseded: as I said"},
+        held={3: f"{ID[3]} is damaged: it is not JSON"},
+        backups=[*ONE[:2], illegible(ONE[2]), TWO[3]],
+        skipped={2: "superseded: as I said"},
+        facts={"known": False},
     ),
     "unknown: and goes on from there": Row(
         [5, 6, 7],
@@ -275,12 +288,20 @@ TABLE: dict[str, Row] = {
         wanted="no",
         shipped=ago(HOUR, 1),
         skipped=skipped("no", 2, 3, 4, 5, 6),
+        policy=KEPT,
     ),
     "all that was there has expired": Row(
         [4],
         skip=skipped("no", 2, 3, 5, 6),
         shipped=ago(90 * DAY + HOUR, 1),
         skipped=skipped("no", 2, 3, 4, 5, 6),
+        policy=KEPT,
+    ),
+    "the deltas that are left there have lost their full": Row(
+        [4],
+        skip=skipped("no", 3, 5, 6),
+        shipped=ago(90 * DAY + HOUR, 1) | ago(10 * DAY, 2),
+        skipped=skipped("no", 3, 4, 5, 6),
         policy=KEPT,
     ),
     # lifecycle rules
@@ -323,6 +344,13 @@ TABLE: dict[str, Row] = {
                 ID[3], f"{TOO_OLD.format('0.0')}; only rules that keep fulls more than a day longer than deltas help"
             ),
         ),
+    ),
+    "no delta could be built upon, by whatever clock": Row(
+        [],
+        held=skipped(TOO_OLD.format("0.0"), 2, 3),
+        backups=ONE,
+        shipped=ago(-3650 * DAY, 1),
+        policy={"full_lifetime": 30 * DAY, "delta_lifetime": 30 * DAY},
     ),
     "the clock was set back": Row([3], backups=ONE, shipped=ago(-3650 * DAY, 1, 2), policy=KEPT),
 }
@@ -369,6 +397,8 @@ EVENING = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
         ({"budget": 20 * MB, "throughput": 200.0}, {}, 200 * 86400),
         ({"budget": 20 * MB, "throughput": 500.0}, {}, 500 * 6 * 3600 + 20 * MB),
         ({"budget": 20 * MB, "spent": 19 * MB, "throughput": 500.0}, {}, 21 * MB),
+        ({"budget": 20 * MB, "throughput": 500.0}, {"catch_up": HOUR}, 500 * 3600),
+        ({"budget": 20 * MB, "throughput": 0.0}, {}, 40 * MB),
         ({"throughput": 500.0}, {"catch_up": 3 * DAY}, 500 * 3 * 86400),
         ({"throughput": 500.0}, {"catch_up": timedelta(0)}, 0),
     ],

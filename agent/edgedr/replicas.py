@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from edgedr.credentials import Credential
+from edgedr.decoding import shown
 from edgedr.errors import ConfigurationError, Unreachable
 from edgedr.model import NAME, Bytes
 from edgedr.storage.base import Storage
@@ -81,9 +82,16 @@ def open_replica(replica: ReplicaSettings, *, repository: Path, keep_free: int) 
 
         return S3Storage(replica.options, throttle=Throttle(replica.bandwidth))
     path = Path(replica.url)
-    if not path.is_dir():
+    try:
+        there = path.is_dir()
+        alone = there and not replica.same_disk and os.stat(path).st_dev == _device(repository)  # noqa: PTH116
+    except OSError as error:  # a disk that is dying, a share whose server is away
+        raise Unreachable(
+            f"{path} is not there: {error.strerror}", hint="look at the disk, and mount it anew"
+        ) from error
+    if not there:
         raise Unreachable(f"{path} is not there", hint="plug the disk in, mount it, and make the directory once")
-    if not replica.same_disk and os.stat(path).st_dev == _device(repository):  # noqa: PTH116
+    if alone:
         raise Unreachable(
             f"{path} is on the same disk as the repository",
             hint="mount the other disk; `same_disk = true` if this is meant",
@@ -103,7 +111,7 @@ def replica_problems(replicas: Sequence[ReplicaSettings], *, full_every: timedel
     for number, replica in enumerate(replicas, 1):
         where = f"replicas #{number}"
         if not NAME.fullmatch(replica.name):
-            yield f"{where} name", f"{replica.name[:40]!r} is not a name: lower case letters, digits, dots and hyphens"
+            yield f"{where} name", f"{shown(replica.name)} is not a name: lower case letters, digits, dots and hyphens"
         elif replica.name in names:
             yield f"{where} name", f"{replica.name} is there twice"
         names.add(replica.name)

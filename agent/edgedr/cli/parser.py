@@ -22,6 +22,8 @@ SOURCES = (
     "objects",
 )
 
+ROLES = ("node", "pruner", "monitor", "admin")
+
 _ALWAYS = (0, 1, 2)
 _GROUPS = {
     "config": "`config check`: check the configuration, and say what would be captured",
@@ -207,6 +209,26 @@ def _copy(parser: argparse.ArgumentParser) -> None:
     _json(parser)
 
 
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--replica", metavar="NAME", help="only this replica, and nothing of this machine")
+    parser.add_argument("--local", action="store_true", help="only this machine, and no replica")
+    parser.add_argument(
+        "--as",
+        dest="role",
+        choices=ROLES,
+        default=ROLES[0],
+        metavar="ROLE",
+        help=f"what the credential is for: {', '.join(ROLES)} (default: {ROLES[0]})",
+    )
+    parser.add_argument(
+        "--throughput",
+        metavar="SIZE",
+        default="1 MiB",
+        help="how much is sent to measure the throughput (default: 1 MiB; '0 B' for nothing)",
+    )
+    _json(parser)
+
+
 def _prove(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("challenge", help="what `edgedr init` printed")
     _key(parser)
@@ -269,6 +291,14 @@ COMMANDS: tuple[Command, ...] = (
         ("edgedr.cli.copy", "copy"),
         "edgedr copy s3://dr-backups/edge /media/usb/edgedr --site plant-7",
         (5, 7, 8),
+    ),
+    Command(
+        ("doctor",),
+        "try what this machine, its replicas and its credential really do, and say what a thief could do",
+        _doctor,
+        ("edgedr.cli.doctor", "doctor"),
+        "edgedr doctor",
+        (5,),
     ),
     Command(
         ("config", "check"),

@@ -127,7 +127,7 @@ def _sift(
         parent = None if backup.manifest is None else backup.manifest.parent
         if not there and backup.id in given_up:
             skip[backup.id] = given_up[backup.id]
-        elif not there and backup.id in stuck:
+        elif backup.id in stuck:
             continue
         elif parent is None or parent in whole:
             whole.add(backup.id)

@@ -133,6 +133,6 @@ def _why(backup: Listed, known: Mapping[BackupId, Listed], broken: Mapping[Backu
 def _want_full(chain: Sequence[Listed], quota: int) -> str | None:
     """Say why a new full is wanted; none is where the last one alone is too large, as the next would be."""
     alone = sum(size_of(backup) for backup in chain)
-    if alone <= quota or size_of(chain[0]) > quota or len(chain) == 1:
+    if alone <= quota or size_of(chain[0]) > quota:
         return None
     return f"the newest chain alone is {in_mb(alone)}, the quota {in_mb(quota)}"

@@ -64,6 +64,7 @@ class S3Client:
         """
         number = 1
         while True:
+            used = self._key
             try:
                 return attempt(number)
             except Unreachable as error:
@@ -72,18 +73,21 @@ class S3Client:
                 asked = error.after if isinstance(error, Throttled) else None
                 time.sleep(wait_before(number + 1, asked, random.random(), self._patience.longest))  # noqa: S311
             except BadCredential:
-                if not self._renewed():
+                if not self._renewed(used):
                     raise
             number += 1
 
-    def _renewed(self) -> bool:
-        """Read the credential again; say whether it is another one."""
+    def _renewed(self, used: dict[str, str] | None) -> bool:
+        """Read the credential again; say whether it is another one than was ``used``."""
         if self.options.credential is None or self._unsigned:
             return False
         with self._lock:
-            if _key(self.options) == self._key:
+            if used is not None and used != self._key:  # another thread read it while this one waited for its answer
+                return True
+            key = _key(self.options)
+            if key == self._key:
                 return False
-            self._client = None
+            self._key, self._client = key, None
             return True
 
     def _connected(self) -> Any:
@@ -122,6 +126,7 @@ class S3Client:
             verify=str(options.ca) if options.ca else None,
             config=config,
         )
+        client.meta.events.register_last("before-call.s3", _stay)
         client.meta.events.register("before-send.s3", _about_to_send)
         client.meta.events.register("response-received.s3", self._note_clock)
         return client
@@ -130,6 +135,11 @@ class S3Client:
         headers: Mapping[str, str] = (response_dict or {}).get("headers", {})
         offset = clock_offset(headers.get("date"))
         self.offset = self.offset if offset is None else offset
+
+
+def _stay(params: Any, **_: Any) -> None:
+    """Keep boto3 from following redirects, without end where everything redirects: we were told where the bucket is."""
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _about_to_send(request: Any, **_: Any) -> None:
@@ -186,9 +196,11 @@ def _json(text: str) -> dict[str, str]:
 
 def _ini(text: str) -> dict[str, str]:
     parser = configparser.RawConfigParser(delimiters=("=",))
+    headed = any(line.startswith("[") for line in text.splitlines())
     try:
-        parser.read_string(text if text.startswith("[") else f"[default]\n{text}")
+        parser.read_string(text if headed else f"[default]\n{text}")
     except configparser.Error:
         return {}
     section = "default" if parser.has_section("default") else next(iter(parser.sections()), "")
-    return {name.lower(): value.strip().strip('"') for name, value in parser.items(section)} if section else {}
+    values = {name.lower(): value.strip().strip('"') for name, value in parser.items(section)} if section else {}
+    return {} if any(":" in name for name in values) else values  # ID:SECRET, whose secret has a "=" in it

@@ -59,9 +59,7 @@ def parse_url(url: str) -> tuple[str, str]:
     bucket, _, prefix = url.removeprefix(SCHEME).partition("/")
     prefix = prefix.rstrip("/")
     if not url.startswith(SCHEME) or not _BUCKET.fullmatch(bucket):
-        hint = (
-            "write it like s3://bucket/prefix; the bucket is 3 to 63 lower case letters, digits, dots, hyphens"
-        )
+        hint = "write it like s3://bucket/prefix; the bucket is 3 to 63 lower case letters, digits, dots, hyphens"
         raise ConfigurationError("it is not a URL of a bucket", hint=hint)
     if prefix and not all(_PART.fullmatch(part) for part in prefix.split("/")):
         hint = "parts of a prefix are letters, digits, dots, hyphens and underscores, as in s3://bucket/edge"
@@ -76,7 +74,8 @@ def why_no_endpoint(text: str) -> str | None:
     try:
         url = urlsplit(text)
         local = (url.hostname or "") in _LOOPBACK
-        if url.hostname and (url.port is None or url.port > 0) and url.path in {"", "/"} and not url.query:
+        bare = url.path in {"", "/"} and not url.query and not url.fragment
+        if url.hostname and (url.port is None or url.port > 0) and bare:
             if url.scheme == "https" or (url.scheme == "http" and local):
                 return None
             if url.scheme == "http":

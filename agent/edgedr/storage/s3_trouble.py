@@ -1,5 +1,6 @@
 """What an S3 server, or the way to it, answers with, in our words. The only place that knows botocore's exceptions."""
 
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,10 +75,7 @@ def translated(act: str, what: str) -> Iterator[None]:
     except boto.ClientError as error:
         raise _answered(error, f"cannot {act} {what}") from error
     except boto.SSLError as error:
-        raise Refused(
-            f"cannot {act} {what}: the server's certificate is not to be trusted: {_reason(error)}",
-            hint="name its authority with `ca`; behind a portal or a proxy somebody else answers in its place",
-        ) from error
+        raise _untrusted(error, f"cannot {act} {what}") from error
     except (boto.ProxyConnectionError, boto.InvalidProxiesConfigError) as error:
         raise Unreachable(f"cannot {act} {what}: the proxy does not answer", hint="look at `proxy`") from error
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError) as error:
@@ -96,6 +94,26 @@ def translated(act: str, what: str) -> Iterator[None]:
         raise Unreachable(
             f"cannot {act} {what}: {_reason(error)}", hint="look at the link; edgedr goes on from there later"
         ) from error
+
+
+def _untrusted(error: BaseException, told: str) -> StorageError:
+    """Tell a certificate that is not to be trusted from a connection that broke: both are errors of TLS."""
+    if _holds(error, ssl.SSLCertVerificationError):
+        return Refused(
+            f"{told}: the server's certificate is not to be trusted: {_reason(error)}",
+            hint="name its authority with `ca`; behind a portal or a proxy somebody else answers in its place",
+        )
+    return Unreachable(f"{told}: {_reason(error)}", hint="look at the link; edgedr goes on from there later")
+
+
+def _holds(error: object, kind: type[BaseException], depth: int = 8) -> bool:
+    """Say whether an error is, or was made from, one of a kind."""
+    if isinstance(error, kind):
+        return True
+    if not isinstance(error, BaseException) or not depth:
+        return False
+    inner = (error.__cause__, error.__context__, getattr(error, "reason", None), *error.args)
+    return any(_holds(each, kind, depth - 1) for each in (*inner, getattr(error, "kwargs", {}).get("error")))
 
 
 def not_s3(act: str, what: str, why: str) -> Unreachable:
