@@ -21,14 +21,15 @@ def options(server, bucket, directory):
     return S3Options(bucket=bucket, endpoint=server.endpoint, style=Style.PATH, ca=server.ca, credential=Credential.parse(f"file:{path}"))
 
 
+@pytest.fixture(scope="class")
+def client(request, tmp_path_factory):
+    server = request.getfixturevalue(request.cls.server)
+    return S3Client(options(server, server.bucket(**request.cls.kept), tmp_path_factory.mktemp("key")))
+
+
 class S3Contract(StorageContract):
     server: ClassVar[str]
     kept: ClassVar[dict[str, bool]] = {}
-
-    @pytest.fixture(scope="class")
-    def client(self, request, tmp_path_factory):
-        server = request.getfixturevalue(self.server)
-        return S3Client(options(server, server.bucket(**self.kept), tmp_path_factory.mktemp("key")))
 
     @pytest.fixture
     def storage(self, client):

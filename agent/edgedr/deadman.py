@@ -2,6 +2,7 @@
 
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from edgedr.errors import Unreachable
@@ -30,8 +31,12 @@ def ping(url: str) -> None:
         raise Unreachable(
             f"the dead man's switch at {host} answers {error.code}", hint="look at [heartbeat] ping"
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         reason = getattr(error, "reason", None) or error
         raise Unreachable(
             f"the dead man's switch at {host} does not answer: {reason}", hint="look at the link"
+        ) from None
+    except (ValueError, HTTPException):  # not shown: it may say the URL
+        raise Unreachable(
+            f"the dead man's switch at {host} gives no answer of HTTP", hint="look at [heartbeat] ping"
         ) from None

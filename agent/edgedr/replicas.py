@@ -84,14 +84,14 @@ def open_replica(replica: ReplicaSettings, *, repository: Path, keep_free: int) 
     path = Path(replica.url)
     try:
         there = path.is_dir()
-        alone = there and not replica.same_disk and os.stat(path).st_dev == _device(repository)  # noqa: PTH116
+        same = there and not replica.same_disk and os.stat(path).st_dev == _device(repository)  # noqa: PTH116
     except OSError as error:  # a disk that is dying, a share whose server is away
         raise Unreachable(
             f"{path} is not there: {error.strerror}", hint="look at the disk, and mount it anew"
         ) from error
     if not there:
         raise Unreachable(f"{path} is not there", hint="plug the disk in, mount it, and make the directory once")
-    if alone:
+    if same:
         raise Unreachable(
             f"{path} is on the same disk as the repository",
             hint="mount the other disk; `same_disk = true` if this is meant",

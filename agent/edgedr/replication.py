@@ -12,7 +12,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from edgedr.errors import Damaged, EdgedrError, ObjectMissing, Refused, StorageError, Unreachable
+from edgedr.errors import (
+    ConfigurationError,
+    Damaged,
+    EdgedrError,
+    ObjectMissing,
+    Refused,
+    StorageError,
+    Unreachable,
+)
 from edgedr.log import Log
 from edgedr.model import BackupId, Class
 from edgedr.replicas import ReplicaSettings
@@ -84,11 +92,12 @@ def replicate(
     return run.everything()
 
 
-def _remembered(memory: Memory, storage: Storage) -> ReplicaRecord:
+def _remembered(memory: Memory, storage: Storage, endpoint: str | None) -> ReplicaRecord:
     """Return the record of this very place; another place under the same name is not known yet."""
     record = memory.load()
-    if record is None or record.place != storage.describe():
-        return ReplicaRecord.blank(storage.describe(), known=False)
+    place = storage.describe() if endpoint is None else f"{storage.describe()} at {endpoint}"
+    if record is None or record.place != place:
+        return ReplicaRecord.blank(place, known=False)
     return record
 
 
@@ -107,8 +116,11 @@ class _Run:
     ) -> None:
         self._local, self._replica, self._storage = local, replica, storage
         self._memory, self._clock, self._watcher, self._log = memory, clock, watcher, log
-        self._record = _remembered(memory, storage)
+        self._record = _remembered(memory, storage, replica.endpoint)
+        self._listed: list[Listed] = []
         self.damaged: dict[str, str] = {}
+        self._vanished: set[str] = set()
+        self._under_way: dict[str, int] = {}
         self._shipped: list[BackupId] = []
         self._lock = threading.Lock()
         self._sent = 0
@@ -129,7 +141,7 @@ class _Run:
         except _BudgetSpent:
             note = "today's byte budget is spent; it goes on after midnight UTC"
             self._keep(self._record.well())
-        except StorageError as error:
+        except (StorageError, ConfigurationError) as error:  # the latter: a credential that is not where it should be
             trouble = error
             refused = not isinstance(error, Unreachable)
             chance = random.random()  # noqa: S311 - spreads a fleet's attempts
@@ -146,7 +158,7 @@ class _Run:
             trouble=trouble,
             note=note,
             reasons=plan.reasons if plan and (plan.skip or plan.held or plan.full_wanted) else (),
-            damaged=tuple(sorted(set(self.damaged) - known)),
+            damaged=tuple(sorted(set(self.damaged) - known - self._vanished)),
         )
         self._tell(outcome)
         return outcome
@@ -157,11 +169,12 @@ class _Run:
             passed = {held: why for held, why in plan.held.items() if held < backup.id}
             try:
                 if passed:  # what is behind the last one that was shipped counts as shipped, but for the gaps
-                    self._keep(self._record.passing_over(passed, self._local.list()))
+                    self._keep(self._record.passing_over({**plan.skip, **passed}, self._listed))
                 self._ship(backup)
             except (ObjectMissing, Damaged) as error:
                 self.damaged[str(backup.id)] = error.message
                 if all(backup.id != other.id for other in self._local.list()):
+                    self._vanished.add(str(backup.id))
                     return Damaged(f"{backup.id} was let go while it was shipped", hint="the next run begins behind it")
                 return Damaged(
                     f"{backup.id} is damaged in the local repository, and not shipped: {error.message}",
@@ -171,7 +184,7 @@ class _Run:
 
     def _plan(self) -> Backlog:
         """Decide what goes, and remember what does not."""
-        listed = [
+        self._listed = listed = [
             replace(backup, damage=(self.damaged[str(backup.id)],)) if str(backup.id) in self.damaged else backup
             for backup in self._local.list()
         ]
@@ -180,8 +193,11 @@ class _Run:
         policy = ShippingPolicy(self._replica.catch_up, self._replica.full_lifetime, self._replica.delta_lifetime)
         plan = plan_shipping(listed, facts, policy, self._clock())
         record = self._record.passing_over(plan.skip, listed)
-        if there is not None and facts.shipped:  # what is there is what counts, whatever was remembered
-            record = replace(record, last=max(facts.shipped), last_at=record.last_at or max(facts.shipped).created)
+        if there is not None:  # what is there is what counts, whatever was remembered
+            last = max((one for one in facts.shipped if not plan.ship or one < plan.ship[0].id), default=None)
+            record = replace(record, last=last, last_at=last and (record.last_at or last.created))
+        elif not self._record.known:
+            record = replace(record, unsure=max((backup.id for backup in listed), default=None))
         self._keep(replace(record, full_wanted=plan.full_wanted))
         return plan
 
@@ -193,12 +209,17 @@ class _Run:
             there = Repository(self._storage, site=self._local.site, node=self._local.node).places()
             return frozenset(place.id for place, objects in there if MANIFEST in objects)
         except Refused:
-            return None  # as it should be for a node: then the plan begins with the newest chain
+            self._put_recipe()  # whoever may not put either is not what a node should be: nothing is given up for that
+            return None  # as it should be: then the plan begins with the newest chain
 
-    def _ship(self, backup: Listed) -> None:
+    def _put_recipe(self) -> None:
         if not self._recipe:
             send_recipe(self._storage)
             self._recipe = True
+
+    def _ship(self, backup: Listed) -> None:
+        self._put_recipe()
+        self._under_way.clear()
         self._keep(self._record.begin(backup.id))
         self._watcher.begin(f"ship {backup.id.sequence:08d}", size_of(backup))
         started, before = time.monotonic(), self._sent
@@ -224,15 +245,18 @@ class _Run:
         with self._lock:
             now = self._clock()
             left = self._record.budget_left(self._replica.daily_budget, now)
-            if left is not None and size > left and not self._record.is_fresh_day(now):
+            fresh = self._record.is_fresh_day(now) and not self._under_way
+            if left is not None and size > left - sum(self._under_way.values()) and not fresh:
                 raise _BudgetSpent
-            before = name in self._record.begun
+            self._under_way[name] = size
+            before = self._record.may_be_there(name)
             self._keep(self._record.beginning(name))
             return before
 
     def arrived(self, name: str, size: int, *, travelled: bool) -> None:
         """Note that an object is there."""
         with self._lock:
+            self._under_way.pop(name, None)
             self._sent += size if travelled else 0
             self._keep(self._record.arrived(name, size, size if travelled else 0, self._clock()))
 
@@ -244,7 +268,8 @@ class _Run:
     def _count_waiting(self, plan: Backlog | None) -> None:
         if plan is None:
             return
-        waiting = [backup for backup in plan.ship if backup.id not in set(self._shipped)]
+        shipped = set(self._shipped)
+        waiting = [backup for backup in plan.ship if backup.id not in shipped]
         size = sum(size_of(backup) for backup in waiting) - sum(self._record.done.values())
         self._keep(replace(self._record, waiting=len(waiting), waiting_bytes=max(0, size)))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from edgedr import __version__, deadman, durable
-from edgedr.errors import AlreadyRunning, EdgedrError, StorageError, Unreachable
+from edgedr.errors import AlreadyRunning, ConfigurationError, EdgedrError, StorageError, Unreachable
 from edgedr.log import Log
 from edgedr.model import BackupId, Manifest
 from edgedr.replicas import ReplicaSettings, open_replica
@@ -119,7 +119,7 @@ def _beat(
         storage.replace(
             heartbeats.heartbeat_name(site, node), heartbeats.encode(heartbeat, open_state(settings).signer())
         )
-    except StorageError as error:
+    except (StorageError, ConfigurationError) as error:
         return error
     return None
 

@@ -101,7 +101,7 @@ def _putting(facts: BucketFacts, role: Role) -> Iterator[Finding]:
 
 
 def _reading(facts: BucketFacts, role: Role) -> Iterator[Finding]:
-    gets = {"get": facts.gets, "look at objects": facts.heads, "get older versions": facts.gets_versions}
+    gets = {"objects": facts.gets, "what is said of them": facts.heads, "older versions": facts.gets_versions}
     if role in _READERS:
         needed = {"get": facts.gets, "list": facts.lists_all if facts.lists.no else facts.lists}
         refused = [act for act, told in needed.items() if told.no]
@@ -116,11 +116,11 @@ def _reading(facts: BucketFacts, role: Role) -> Iterator[Finding]:
         return
     may = [act for act, told in gets.items() if told.yes]
     if may:
-        yield bad("read", f"it may {' and '.join(may)}", f"deny s3:Get*: a node never reads there: {POLICIES}")
-    lists = {"list": facts.lists, "list the whole bucket": facts.lists_all, "list versions": facts.lists_versions}
+        yield bad("read", f"it may get {', '.join(may)}", f"deny s3:Get*: a node never reads there: {POLICIES}")
+    lists = {"its own names": facts.lists, "the whole bucket": facts.lists_all, "older versions": facts.lists_versions}
     names = [act for act, told in lists.items() if told.yes]
     if names:
-        text = f"it may {' and '.join(names)}: names, sizes and times show"
+        text = f"it may list {', '.join(names)}: sizes and times show"
         yield warn("read", text, f"deny s3:List*: a node never lists there: {POLICIES}")
     if not may and not names and facts.gets.no and facts.lists.no:
         yield good("read", "get and list are refused, as they should be")
@@ -228,8 +228,8 @@ def _clock(facts: BucketFacts) -> Iterator[Finding]:
 def _left(facts: BucketFacts) -> Iterator[Finding]:
     if facts.left_objects:
         things = "1 probe" if facts.left_objects == 1 else f"{facts.left_objects} probes"
-        text = f"{things} of {facts.left_bytes / 1e6:.2f} MB that could not be deleted; the rule for full/ removes them"
-        yield good("left there", text)
+        size = f"{facts.left_bytes / 1e6:.2f} MB" if facts.left_bytes >= 10_000 else f"{facts.left_bytes} B"  # noqa: PLR2004
+        yield good("left there", f"{things}, {size}, could not be deleted; a lifecycle rule for full/ takes care of it")
 
 
 def _rate(rate: float) -> str:

@@ -26,7 +26,7 @@ def judge_lifetimes(facts: BucketFacts, replica: ReplicaSettings, *, full_every:
         else:
             yield warn(_SUBJECT, "the bucket's rules cannot be read with this credential, and none are set", _SETTINGS)
         return
-    full, delta = (_lifetime(facts, replica, kind) for kind in Class)
+    full, delta = (_lifetime(facts, kind) for kind in Class)
     said = f"full {_days(full)}, delta {_days(delta)}"
     orphaned = _orphaned(replica, full, delta, full_every)
     if orphaned is not None:
@@ -38,7 +38,7 @@ def judge_lifetimes(facts: BucketFacts, replica: ReplicaSettings, *, full_every:
         yield warn(_SUBJECT, f"the bucket's rules say {said}, the configuration {known}", _SETTINGS)
     else:
         yield good(_SUBJECT, f"{said}, as set")
-    if facts.versions.yes and full is not None and not any(rule.older_days for rule in facts.rules):
+    if facts.versions.yes and full is not None and not any(rule.older_days for rule in covering(facts, Class.FULL)):
         yield warn(_SUBJECT, "older versions never go: what expires is only hidden, and the bucket grows", _RULES)
 
 
@@ -55,19 +55,23 @@ def _orphaned(
     return next((text for where, text in problems if where.endswith("_lifetime")), None)
 
 
-def _lifetime(facts: BucketFacts, replica: ReplicaSettings, kind: Class) -> timedelta | None:
+def _lifetime(facts: BucketFacts, kind: Class) -> timedelta | None:
     """Return after what time objects of a class go: of fulls the first one that may, of deltas the last one."""
-    root = replica.options.prefix
-    prefix = f"{root}/{VERSION}/{kind}/" if root else f"{VERSION}/{kind}/"
-    ours = [rule for rule in facts.rules if _covers(rule, prefix, any_of_it=kind is Class.FULL)]
-    days = [rule.days for rule in ours if rule.days is not None]
+    rules = touching(facts, kind) if kind is Class.FULL else covering(facts, kind)
+    days = [rule.days for rule in rules if rule.days is not None]
     return timedelta(days=min(days)) if days else None
 
 
-def _covers(rule: Rule, prefix: str, *, any_of_it: bool) -> bool:
-    if any_of_it and rule.prefix.startswith(prefix):
-        return True
-    return prefix.startswith(rule.prefix) and (any_of_it or rule.whole)
+def covering(facts: BucketFacts, kind: Class) -> tuple[Rule, ...]:
+    """Return the rules that are for every object of a class."""
+    below = f"{facts.root}{VERSION}/{kind}/"
+    return tuple(rule for rule in facts.rules if rule.whole and below.startswith(rule.prefix))
+
+
+def touching(facts: BucketFacts, kind: Class) -> tuple[Rule, ...]:
+    """Return the rules that are for some object of a class."""
+    below = f"{facts.root}{VERSION}/{kind}/"
+    return tuple(rule for rule in facts.rules if rule.prefix.startswith(below) or below.startswith(rule.prefix))
 
 
 def _days(span: timedelta | None) -> str:

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 
 from edgedr.doctor.judging import Role
+from edgedr.doctor.lifetimes import touching
+from edgedr.model import Class
 from edgedr.storage.s3_facts import BucketFacts
 
 
 def thief(facts: BucketFacts, role: Role = Role.NODE) -> tuple[str, ...]:
     """Say in plain sentences what somebody could do who holds this credential, and for a node all that is on it."""
-    return (*_could(facts), *(_with_the_node() if role is Role.NODE else ()))
+    return (*_could(facts), *(_with_the_node(facts) if role is Role.NODE else ()))
 
 
 def _could(facts: BucketFacts) -> Iterator[str]:
@@ -24,7 +26,7 @@ def _could(facts: BucketFacts) -> Iterator[str]:
     yield from _could_overwrite(facts)
     if facts.puts_elsewhere.yes:
         yield "could write in another node's name: such backups are refused, their signature is not that node's"
-    elif facts.puts_elsewhere.no:
+    elif facts.puts.yes and facts.puts_elsewhere.no:
         yield "could not write in another node's name"
     if facts.changes_settings.yes:
         yield "could switch versioning off, and most likely have everything expire within a day"
@@ -47,12 +49,15 @@ def _could_delete(facts: BucketFacts) -> Iterator[str]:
 
 
 def _could_overwrite(facts: BucketFacts) -> Iterator[str]:
-    if not facts.puts.yes:
+    if facts.puts.no:
+        yield "could not put anything there"
+    elif not facts.puts.yes:
         return
-    if facts.overwrites.no:
+    elif facts.overwrites.no:
         yield "could not overwrite anything"
     elif facts.versions.yes:
-        days = [rule.older_days for rule in facts.rules if rule.older_days is not None]
+        rules = {rule for kind in Class for rule in touching(facts, kind)}
+        days = [rule.older_days for rule in rules if rule.older_days is not None]
         until = f", until a rule removes it after {min(days)} days" if days else ""
         yield f"could overwrite: readers take what the manifest signs for, the older version stays{until}"
     elif facts.versions.no:
@@ -61,7 +66,9 @@ def _could_overwrite(facts: BucketFacts) -> Iterator[str]:
         yield "could perhaps destroy backups by overwriting them: nobody could tell"
 
 
-def _with_the_node() -> Iterator[str]:
+def _with_the_node(facts: BucketFacts) -> Iterator[str]:
+    if facts.overwrites.yes:
+        yield "could put another v1/RECOVER.txt there: by hand, follow the one that came with edgedr"
     yield "could make new backups in this node's name: take its line out of allowed_signers"
     yield (
         "has what is on this node: keys of the cluster, the newest backup in the clear, and while it runs the live "

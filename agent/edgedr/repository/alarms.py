@@ -40,8 +40,8 @@ def _told(backups: Sequence[Listed], heartbeat: Heartbeat | None, now: datetime)
     if newest is not None and shipped is not None and shipped < newest:
         yield f"the heartbeat is older than {newest}: an old one was put in its place, or the node cannot write it"
     due = heartbeat.next_due
-    if due is not None and heartbeat.captured_at is not None:
-        every = max(due - heartbeat.captured_at, timedelta(minutes=1))
+    if due is not None:
+        every = max(due - (heartbeat.captured_at or heartbeat.at), timedelta(minutes=1))
         if now > heartbeat.at + _GRACE * every:
             yield f"the node's last word is of {_when(heartbeat.at)}: a backup was due {_when(due)}"
 

@@ -100,6 +100,6 @@ def decode(data: bytes, what: str) -> "tuple[Heartbeat, PublicKey]":
     from edgedr.sealing.signatures import verify  # noqa: PLC0415
 
     envelope = strictjson.decode(_Envelope, data, what=what, max_bytes=MAX_HEARTBEAT)
-    signed = envelope.signed.encode()
-    key = verify(signed, envelope.signature.encode(), what)
+    signed, signature = (text.encode(errors="surrogateescape") for text in (envelope.signed, envelope.signature))
+    key = verify(signed, signature, what)
     return strictjson.decode(Heartbeat, signed, what=what, max_bytes=MAX_HEARTBEAT, schema=SCHEMA), key

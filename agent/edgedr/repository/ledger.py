@@ -28,11 +28,15 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaRecord:
-    """One replica as this node knows it. ``known`` is false when it had to begin without memory and could not look."""
+    """One replica as this node knows it. ``known`` is false when it had to begin without memory and could not look.
+
+    Of backups up to ``unsure`` anything may be there already, since memory was lost after they were made.
+    """
 
     schema: int
     place: str
     known: bool
+    unsure: BackupId | None = None
     last: BackupId | None = None
     last_at: datetime | None = None
     fulls: dict[str, datetime] = field(default_factory=dict)
@@ -71,10 +75,14 @@ class ReplicaRecord:
     ) -> ReplicaFacts:
         """Return what plans are made from. ``there`` is what the replica lists, where it may be looked at."""
         ids = [backup.id for backup in listed]
-        shipped = [one for one in ids if (self.has(one) if there is None else one in there)]
+        shipped = {
+            one: self.fulls.get(str(one), one.created)
+            for one in ids
+            if (self.has(one) if there is None else one in there)
+        }
         return ReplicaFacts(
-            shipped={one: self.fulls.get(str(one), one.created) for one in shipped},
-            skipped={one: why for one in ids if (why := self.why_not(one)) is not None and one not in set(shipped)},
+            shipped=shipped,
+            skipped={one: why for one in ids if (why := self.why_not(one)) is not None and one not in shipped},
             known=self.known or there is not None,
             throughput=self.throughput,
             budget=budget,
@@ -83,15 +91,17 @@ class ReplicaRecord:
         )
 
     def passing_over(self, skip: Mapping[BackupId, str], listed: Sequence[Listed]) -> Self:
-        """Remember what a plan skips, in as few gaps as there are; what is no longer here is forgotten."""
+        """Remember what a plan skips, in as few gaps as there are.
+
+        What it skips no longer is no gap any more, and what is no longer here is forgotten.
+        """
         ids = sorted(backup.id for backup in listed)
         gaps: list[Gap] = []
-        for one in ids:
-            reason = skip.get(one) or self.why_not(one)
+        for before, one in zip([None, *ids], ids, strict=False):
+            reason = skip.get(one)
             if reason is None:
                 continue
-            joins = gaps and gaps[-1].reason == reason and ids.index(one) == ids.index(gaps[-1].last) + 1
-            if joins:
+            if gaps and gaps[-1].reason == reason and gaps[-1].last == before:
                 gaps[-1] = replace(gaps[-1], last=one)
             else:
                 gaps.append(Gap(one, one, reason))
@@ -107,6 +117,11 @@ class ReplicaRecord:
         """Remember that an object may arrive from now on, whatever becomes of us."""
         return self if name in self.begun else replace(self, begun=(*self.begun, name))
 
+    def may_be_there(self, name: str) -> bool:
+        """Whether an object of what is on its way may be there: it was begun, or nobody remembers."""
+        forgotten = self.sending is not None and self.unsure is not None and not self.unsure < self.sending
+        return forgotten or name in self.begun
+
     def arrived(self, name: str, size: int, travelled: int, now: datetime) -> Self:
         """Remember that an object is there, and what it cost of the day's budget."""
         spent = (self.spent if self.day == _day(now) else 0) + travelled
@@ -115,7 +130,8 @@ class ReplicaRecord:
     def shipped(self, backup: BackupId, *, full: bool, now: datetime) -> Self:
         """Remember that a backup is there, whole."""
         fulls = {**self.fulls, str(backup): now} if full else self.fulls
-        return replace(self, last=backup, last_at=now, fulls=fulls, sending=None, begun=(), done={})
+        last = backup if self.last is None else max(self.last, backup)  # an old full may go when all others are gone
+        return replace(self, last=last, last_at=now, fulls=fulls, sending=None, begun=(), done={})
 
     def measured(self, count: int, seconds: float) -> Self:
         """Take a shipment into the measured throughput."""

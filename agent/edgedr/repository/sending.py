@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from io import BytesIO
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
-from edgedr.errors import ObjectExists
+from edgedr.errors import Damaged, ObjectExists
 from edgedr.model import Manifest, Segment
 from edgedr.repository.names import MANIFEST, RECIPE, SIGNATURE, Place, recipe
 from edgedr.repository.repository import Repository
@@ -52,6 +52,21 @@ class _Object:
     open: Callable[[], BinaryIO]
 
 
+class _Source:
+    """A file to be sent: that its disk cannot read it is damage here, and no fault of where it goes."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self._name = file, name
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            hint = "look at the kernel log, and replace the disk"
+            raise Damaged(f"{self._name} cannot be read: {error.strerror or error}", hint=hint) from error
+
+
 def send(
     source: Repository,
     place: Place,
@@ -71,12 +86,12 @@ def send(
     signed = source.signed(place)
     segments = list(_segments(source, place, signed.manifest, hashed=hashed))
     with ThreadPoolExecutor(max(1, min(at_once, len(segments)))) as pool:
-        futures = [pool.submit(_send, one, target, ledger, progress) for one in segments]
-        done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in waiting:
-            future.cancel()
-        for future in done:
-            future.result()
+        try:
+            for sent in as_completed([pool.submit(_send, one, target, ledger, progress) for one in segments]):
+                sent.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     _send(_small(place.object(SIGNATURE), signed.signature), target, ledger, progress)
     # The manifest is last: from its arrival on, and not before, the backup exists there.
     _send(_small(place.object(MANIFEST), signed.data), target, ledger, progress)
@@ -96,7 +111,8 @@ def _send(one: _Object, target: Storage, ledger: Ledger, progress: Progress) -> 
         return
     again = ledger.begin(one.name, one.size)
     with one.open() as file:
-        travelled = target.put(one.name, file, one.size, one.sha256, again=again, progress=progress)
+        source = cast("BinaryIO", _Source(file, one.name))
+        travelled = target.put(one.name, source, one.size, one.sha256, again=again, progress=progress)
     ledger.arrived(one.name, one.size, travelled=travelled)
 
 

@@ -51,6 +51,8 @@ class BucketFacts:
     """What one credential may in one bucket, and what the bucket makes of it."""
 
     place: str
+    root: str = ""
+    """What all our names there begin with: ``edge/``, or nothing."""
     puts: Told = NOT_TRIED
     conditional: Told = NOT_TRIED
     """Whether a put with If-None-Match is refused where the name is taken."""
@@ -115,4 +117,6 @@ def default_retention(configuration: Mapping[str, Any]) -> str | None:
     """Read for how long an Object Lock configuration locks what is put, unless told."""
     default = configuration.get("Rule", {}).get("DefaultRetention", {})
     unit = "Days" if "Days" in default else "Years"
-    return f"{default['Mode']} {default.get(unit)} {unit.lower()}" if default.get("Mode") else None
+    count = default.get(unit)
+    many = unit.lower() if count != 1 else unit.lower().removesuffix("s")
+    return f"{default['Mode']} {count} {many}" if default.get("Mode") else None

@@ -43,7 +43,7 @@ def probe(
 
 @contextmanager
 def _forged(options: S3Options) -> Iterator[S3Options]:
-    """Give the same options with a secret that is wrong, in a file in memory; the key's id is right where we know it."""
+    """Give the same options with a wrong secret, in a file in memory; the key's id is right where it is known."""
     key = {} if options.credential is None else read_key(options.credential.read(), str(options.credential))
     wrong = {"aws_access_key_id": "DOCTOR" + secrets.token_hex(7).upper(), **key}
     wrong["aws_secret_access_key"] = secrets.token_hex(20)
@@ -65,7 +65,7 @@ class _Probe:
         self._below = f"{self._own}{run}"
         self._key = f"{self._below}/probe"
         self._others = [f"{asking.root}{other}/{run}/probe" for other in others]
-        self._facts = BucketFacts(asking.options.url)
+        self._facts = BucketFacts(asking.options.url, asking.root)
 
     def everything(self) -> BucketFacts:
         """Ask it all; what depends on an answer comes after it."""
