@@ -27,7 +27,6 @@ from edgedr.replicas import ReplicaSettings
 from edgedr.repository.backlog import Backlog, ShippingPolicy, plan_shipping
 from edgedr.repository.ledger import ReplicaRecord
 from edgedr.repository.names import MANIFEST
-from edgedr.repository.quota import size_of
 from edgedr.repository.repository import Listed, Repository
 from edgedr.repository.sending import send, send_recipe
 from edgedr.storage.base import Storage
@@ -195,9 +194,12 @@ class _Run:
         record = self._record.passing_over(plan.skip, listed)
         if there is not None:  # what is there is what counts, whatever was remembered
             last = max((one for one in facts.shipped if not plan.ship or one < plan.ship[0].id), default=None)
-            record = replace(record, last=last, last_at=last and (record.last_at or last.created))
+            record = replace(record, last=last, last_at=(record.last_at or last.created) if last else None)
         elif not self._record.known:
             record = replace(record, unsure=max((backup.id for backup in listed), default=None))
+        if plan.skip or plan.full_wanted:  # for good: only where the link works is it known that it comes to this
+            send_recipe(self._storage)
+            self._recipe = True
         self._keep(replace(record, full_wanted=plan.full_wanted))
         return plan
 
@@ -221,7 +223,7 @@ class _Run:
         self._put_recipe()
         self._under_way.clear()
         self._keep(self._record.begin(backup.id))
-        self._watcher.begin(f"ship {backup.id.sequence:08d}", size_of(backup))
+        self._watcher.begin(f"ship {backup.id.sequence:08d}", backup.size)
         started, before = time.monotonic(), self._sent
         try:
             at_once, progress = self._replica.at_once, self._watcher.advance
@@ -232,9 +234,11 @@ class _Run:
             if self._replica.is_bucket:
                 self._record = self._record.measured(self._sent - before, seconds)
         full = backup.place.kind is Class.FULL
-        self._keep(self._record.shipped(backup.id, full=full, now=self._clock()))
+        # What was there already has been for longer than we know: its lifetime counts from then.
+        arrived = self._clock() if self._sent > before else min(backup.id.created, self._clock())
+        self._keep(self._record.shipped(backup.id, full=full, at=arrived))
         self._shipped.append(backup.id)
-        self._log.event("backup.shipped", backup=str(backup.id), replica=self._replica.name, bytes=size_of(backup))
+        self._log.event("backup.shipped", backup=str(backup.id), replica=self._replica.name, bytes=backup.size)
 
     def has(self, name: str) -> bool:
         """Whether an object was sent before."""
@@ -270,7 +274,7 @@ class _Run:
             return
         shipped = set(self._shipped)
         waiting = [backup for backup in plan.ship if backup.id not in shipped]
-        size = sum(size_of(backup) for backup in waiting) - sum(self._record.done.values())
+        size = sum(backup.size for backup in waiting) - sum(self._record.done.values())
         self._keep(replace(self._record, waiting=len(waiting), waiting_bytes=max(0, size)))
 
     def _note_clock(self) -> None:

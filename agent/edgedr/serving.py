@@ -12,7 +12,7 @@ from edgedr.replicas import ReplicaSettings, open_replica
 from edgedr.replication import Clock, Shipment, replicate
 from edgedr.repository import heartbeats
 from edgedr.repository.ledger import ReplicaRecord
-from edgedr.repository.quota import Quota, in_mb, let_go, size_of
+from edgedr.repository.quota import Quota, in_mb, let_go
 from edgedr.repository.repository import Listed, Repository
 from edgedr.settings import Settings
 from edgedr.state import StateDirectory
@@ -172,9 +172,7 @@ def keep_quota(settings: Settings, log: Log) -> list[str]:
     """Let go of what the local repository has no room for; return what a person should know. Under the node's lock."""
     local = open_repository(settings)
     listed = local.list()
-    used = sum(size_of(backup) for backup in listed)
-    free = durable.free_space_of(settings.repository.path) - settings.repository.keep_free
-    chosen = let_go(listed, min(settings.repository.quota, max(0, used + free)), shipped=_everywhere(settings, listed))
+    chosen = let_go(listed, _room(settings, listed), shipped=_everywhere(settings, listed))
     for backup in chosen.discard:
         local.discard(backup.place)
         log.event("backup.let_go", backup=str(backup.id), reason=chosen.reasons[backup.place])
@@ -209,7 +207,16 @@ def full_wanted(settings: Settings) -> str | None:
         if record is not None and record.full_wanted is not None:
             return f"{replica.name}: {record.full_wanted}"
     listed = open_repository(settings).list()
-    return let_go(listed, settings.repository.quota, shipped=frozenset()).full_wanted
+    return let_go(listed, _room(settings, listed), shipped=frozenset()).full_wanted
+
+
+def _room(settings: Settings, listed: Sequence[Listed]) -> int:
+    """Return the bytes that the local repository may take: its quota, or what its disk has for it."""
+    if not settings.repository.path.exists():
+        return settings.repository.quota
+    used = sum(backup.size for backup in listed)
+    free = durable.free_space_of(settings.repository.path) - settings.repository.keep_free
+    return min(settings.repository.quota, max(0, used + free))
 
 
 def last_clock_offset(settings: Settings) -> int | None:

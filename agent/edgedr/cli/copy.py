@@ -10,7 +10,6 @@ from edgedr.errors import Damaged, NoSuchBackup
 from edgedr.model import BackupId
 from edgedr.repository import chains
 from edgedr.repository.chains import chain_of
-from edgedr.repository.quota import size_of
 from edgedr.repository.repository import Listed, Repository
 from edgedr.repository.sending import Forgetful, send, send_recipe
 from edgedr.watching import Watcher
@@ -57,7 +56,7 @@ def _copy_one(
     if backup.damage or parent in damaged:
         damaged[backup.id] = backup.damage[0] if backup.damage else f"it depends on {parent}"
         return
-    watcher.begin(f"copy {backup.id.sequence:08d}", size_of(backup))
+    watcher.begin(f"copy {backup.id.sequence:08d}", backup.size)
     at_once = max(source.storage.at_once, target.storage.at_once)
     try:
         send(source, backup.place, target.storage, Forgetful(), at_once=at_once, progress=watcher.advance, hashed=True)
@@ -96,7 +95,7 @@ def _tell(
     copied: Sequence[Listed],
     damaged: dict[BackupId, str],
 ) -> None:
-    size = sum(size_of(backup) for backup in copied)
+    size = sum(backup.size for backup in copied)
     if arguments.json:
         terminal.say_json(
             {

@@ -18,7 +18,6 @@ from edgedr.errors import ConfigurationError, Refused, StorageError
 from edgedr.locations import PARENT, Locations
 from edgedr.model import Bytes, Class, Finding, Severity
 from edgedr.replicas import ReplicaSettings
-from edgedr.repository.quota import size_of
 from edgedr.settings import Settings, load
 from edgedr.state import StateDirectory
 from edgedr.storage.s3_facts import BucketFacts
@@ -156,7 +155,7 @@ def _stock(settings: Settings) -> checkup.Stock:
     fulls = [manifest for manifest in manifests if manifest.kind is Class.FULL]
     last = fulls[-1] if fulls else None
     return checkup.Stock(
-        used=sum(map(size_of, listed)),
+        used=sum(backup.size for backup in listed),
         sealed=last.sealed_size if last else 0,
         plain=sum(artifact.size for artifact in last.artifacts) if last else 0,
         newest=manifests[-1] if manifests else None,

@@ -49,7 +49,7 @@ def list_backups(arguments: Arguments) -> int:
                 str(backup.id),
                 terminal.age(now - backup.id.created),
                 str(backup.place.kind),
-                terminal.size(sum(backup.objects.values())),
+                terminal.size(backup.size),
                 str(backup.manifest.proof) if backup.manifest and not _damaged(conditions[backup.place]) else "-",
                 *((_shipped(backup, records),) if records else ()),
                 _to_know(backup, conditions[backup.place]),
@@ -179,7 +179,7 @@ def _print(backup: Listed, manifest: Manifest, chain: Sequence[Manifest], backup
         terminal.line("", reason)
     if len(chain) > 1:
         by_id = chains.by_id(backups)
-        total = sum(sum(by_id[link.id].objects.values()) for link in chain)
+        total = sum(by_id[link.id].size for link in chain)
         terminal.line(
             "chain", f"1 full + {terminal.plural(len(chain) - 1, 'delta')}", f"{terminal.size(total)} to download"
         )
@@ -300,7 +300,7 @@ def _row(backup: Listed, condition: str) -> dict[str, object]:
         "created": backup.id.created.isoformat().replace("+00:00", "Z"),
         "sequence": backup.id.sequence,
         "parent": str(manifest.parent) if manifest and manifest.parent else None,
-        "stored_bytes": sum(backup.objects.values()),
+        "stored_bytes": backup.size,
         "proof": str(manifest.proof) if manifest else None,
         "complete": manifest.complete if manifest else None,
         "condition": condition or "ok",

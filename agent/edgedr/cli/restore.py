@@ -11,12 +11,14 @@ from edgedr.cli import terminal
 from edgedr.cli.bucket import tell_strays
 from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
-from edgedr.cli.places import chosen, listed, open_place
+from edgedr.cli.places import chosen, is_bucket, listed, open_place
 from edgedr.errors import Damaged, IncompleteBackup, RestoreStopped, Unreachable, WrongKey
+from edgedr.locations import Locations
 from edgedr.model import CLOSURE, DATASTORES, BackupId, Manifest, Severity, Status
 from edgedr.recovery.recover import DOWNLOAD, FILES, Extracted, Order, recover
 from edgedr.repository import chains
 from edgedr.repository.repository import Listed, Repository
+from edgedr.repository.select import near
 from edgedr.sealing.signatures import PublicKey, principal
 from edgedr.sources.table import SourceTable
 
@@ -33,7 +35,14 @@ _TO_READ = {
 def restore(arguments: Arguments) -> int:
     """Extract a backup; exit 7 if what came out does not prove itself, 3 if the backup never held all of it."""
     repository, here = open_place(arguments, download=arguments.to / DOWNLOAD)
-    backups = listed(repository, arguments)
+    if is_bucket(arguments.source):
+        lean = repository.list(lambda places: near(places, lambda backups: chosen(backups, arguments)))
+        with suppress(Damaged, IncompleteBackup, RestoreStopped):  # said once more with all that could be said
+            return _restore(arguments, repository, here, lean)
+    return _restore(arguments, repository, here, listed(repository, arguments))
+
+
+def _restore(arguments: Arguments, repository: Repository, here: Locations | None, backups: Sequence[Listed]) -> int:
     backup = chosen(backups, arguments)
     _refuse_absent(repository, backup, backups, arguments.only or ())
     keys = identities(arguments)

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from edgedr.model import Finding, Severity
 from edgedr.repository.names import node_prefixes
-from edgedr.storage.s3_facts import BucketFacts, Told
+from edgedr.storage.s3_facts import NOT_TRIED, BucketFacts, Told
 
 POLICIES = "config/policies/README.md"
 _AS_ADMIN = "let an administrator run `edgedr doctor --as admin` once, with a credential that may delete"
@@ -78,7 +78,7 @@ def _signatures(facts: BucketFacts) -> Iterator[Finding]:
     may = [act for act, told in anybody.items() if told.yes]
     if may:
         yield bad(subject, f"anybody may {' and '.join(may)} here, without any key", closed)
-    asked = [facts.takes_forged, *(told for told in anybody.values() if told.reason != "not tried")]
+    asked = [facts.takes_forged, *(told for told in anybody.values() if told != NOT_TRIED)]
     if all(told.no for told in asked):
         yield good(subject, "a wrong secret is refused, and so is none")
     elif not may and not facts.takes_forged.yes:

@@ -25,6 +25,7 @@ from edgedr.sealing.identities import Identity, require_match
 from edgedr.sealing.signatures import PublicKey, Trust, principal
 from edgedr.sources.base import Source
 from edgedr.steps import PlaceArtifact, PlaceDocuments, PlaceFiles, Step
+from edgedr.storage.fetched import FetchedStorage
 from edgedr.watching import Watcher
 
 FILES = "files"
@@ -71,6 +72,7 @@ def recover(repository: Repository, listed: Sequence[Listed], order: Order, watc
     try:
         chain, key = _believed_chain(repository, by_id, order)
         require_match(order.identities, chain[-1].recipients, str(order.backup.id))
+        _download(repository, chain, by_id, watcher)
         _prove_ciphertext(repository, chain, by_id, watcher)
         return _into(order.target, lambda staging: _extract(repository, chain, key, order, staging, watcher))
     except Damaged as error:
@@ -112,6 +114,22 @@ def _believed_chain(
 
 def _as_if_signed(backup: Listed) -> Listed:
     return replace(backup, damage=tuple(damage for damage in backup.damage if damage != UNSIGNED))
+
+
+def _download(
+    repository: Repository, chain: Sequence[Manifest], by_id: Mapping[BackupId, Listed], watcher: Watcher
+) -> None:
+    """Bring over what is not here yet. Only now: somebody believes the chain, and an identity opens it."""
+    if isinstance(repository.storage, FetchedStorage):
+        watcher.begin("download", sum(link.sealed_size for link in chain))
+        objects = [
+            by_id[link.id].place.object(segment.object)
+            for link in chain
+            for artifact in link.artifacts
+            for segment in artifact.segments
+        ]
+        with suppress(ObjectMissing):  # what is missing is named when it is checked
+            repository.storage.fetch_all(objects, watcher.advance)
 
 
 def _prove_ciphertext(

@@ -44,6 +44,8 @@ def _told(backups: Sequence[Listed], heartbeat: Heartbeat | None, now: datetime)
         every = max(due - (heartbeat.captured_at or heartbeat.at), timedelta(minutes=1))
         if now > heartbeat.at + _GRACE * every:
             yield f"the node's last word is of {_when(heartbeat.at)}: a backup was due {_when(due)}"
+        elif heartbeat.at > due + (_GRACE - 1) * every:
+            yield f"the node lives, and has made no backup since {heartbeat.captured}: one was due {_when(due)}"
 
 
 def _when(time: datetime) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from edgedr.model import BackupId, Class
-from edgedr.repository.chains import distinct
-from edgedr.repository.quota import Chains, in_mb, size_of, standing
+from edgedr.repository.chains import Chains, distinct, standing
+from edgedr.repository.quota import in_mb
 from edgedr.repository.repository import Listed
 
 _UNKNOWN = "unknown whether it is there, not sent again"
@@ -95,10 +95,10 @@ def plan_shipping(listed: Sequence[Listed], facts: ReplicaFacts, policy: Shippin
     given_up = {backup: why for backup, why in given_up.items() if backup != rescue}
 
     ship, skip = _sift(listed, facts, given_up, stuck)
-    left = {backup.id: max(0, size_of(backup) - facts.partial.get(backup.id, 0)) for backup in ship}
+    left = {backup.id: max(0, backup.size - facts.partial.get(backup.id, 0)) for backup in ship}
     can = _capacity(facts, policy, now)
     if newest_full is not None and sum(left.values()) > can:
-        fresh = next(size_of(backup) for backup in listed if backup.id == newest_full)
+        fresh = next(backup.size for backup in listed if backup.id == newest_full)
         keep, why = _begin_anew(left, intact, fresh)
         keep |= {backup for backup in left if backup == rescue or _worth_finishing(backup, left, intact, facts)}
         given_up |= {backup: f"superseded: {why}" for backup in left if backup not in keep}

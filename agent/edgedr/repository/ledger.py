@@ -90,6 +90,11 @@ class ReplicaRecord:
             partial={} if self.sending is None else {self.sending: sum(self.done.values())},
         )
 
+    def _shipped_at(self, backup: BackupId) -> datetime:
+        """Return when a backup was shipped; of a delta, the earliest that it can have been."""
+        before = (when for name, when in self.fulls.items() if not backup < BackupId.parse(name))
+        return self.fulls.get(str(backup)) or max(before, default=backup.created)
+
     def passing_over(self, skip: Mapping[BackupId, str], listed: Sequence[Listed]) -> Self:
         """Remember what a plan skips, in as few gaps as there are.
 
@@ -127,11 +132,11 @@ class ReplicaRecord:
         spent = (self.spent if self.day == _day(now) else 0) + travelled
         return replace(self, done={**self.done, name: size}, day=_day(now), spent=spent)
 
-    def shipped(self, backup: BackupId, *, full: bool, now: datetime) -> Self:
-        """Remember that a backup is there, whole."""
-        fulls = {**self.fulls, str(backup): now} if full else self.fulls
+    def shipped(self, backup: BackupId, *, full: bool, at: datetime) -> Self:
+        """Remember that a backup is there, whole, since ``at``."""
+        fulls = {**self.fulls, str(backup): at} if full else self.fulls
         last = backup if self.last is None else max(self.last, backup)  # an old full may go when all others are gone
-        return replace(self, last=last, last_at=now, fulls=fulls, sending=None, begun=(), done={})
+        return replace(self, last=last, last_at=at, fulls=fulls, sending=None, begun=(), done={})
 
     def measured(self, count: int, seconds: float) -> Self:
         """Take a shipment into the measured throughput."""

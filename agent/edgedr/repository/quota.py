@@ -7,13 +7,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edgedr.errors import Damaged
-from edgedr.model import BackupId, Manifest
-from edgedr.repository.chains import by_id, chain_of
+from edgedr.model import BackupId
+from edgedr.repository.chains import Chains, by_id, standing
 from edgedr.repository.names import Place
 from edgedr.repository.repository import Listed
-
-Chains = Mapping[BackupId, tuple[Manifest, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,35 +29,9 @@ class Quota:
     """Which of them not every replica has, oldest first."""
 
 
-def size_of(backup: Listed) -> int:
-    """Return how many bytes a backup takes in a storage."""
-    return sum(backup.objects.values())
-
-
 def in_mb(size: float) -> str:
     """Write a number of bytes as people read it."""
     return f"{size / 1e6:.1f} MB"
-
-
-def standing(listed: Sequence[Listed]) -> tuple[Chains, Mapping[BackupId, str]]:
-    """Tell the intact from the broken: for each intact backup a chain that leads through it, for others what is wrong.
-
-    Each chain is walked once, so that a month of backups takes no longer than reading its list.
-    """
-    known = by_id(listed)
-    intact: dict[BackupId, tuple[Manifest, ...]] = {}
-    broken: dict[BackupId, str] = {}
-    for backup in sorted(known.values(), key=lambda backup: backup.id, reverse=True):
-        if backup.manifest is None:
-            broken[backup.id] = f"{backup.id} is damaged: {backup.damage[0]}"
-        elif backup.id not in intact:
-            try:
-                chain = chain_of(backup.manifest, known)
-            except Damaged as error:
-                broken[backup.id] = error.message
-            else:
-                intact |= {link.id: chain for link in chain if link.id not in intact}
-    return intact, broken
 
 
 def let_go(listed: Sequence[Listed], quota: int, *, shipped: Collection[BackupId]) -> Quota:
@@ -70,7 +41,7 @@ def let_go(listed: Sequence[Listed], quota: int, *, shipped: Collection[BackupId
     ones go first, then whole chains, the oldest first. What is newer than all that is intact goes last, damaged or not:
     there may be nothing else of that time. While nothing is intact nothing goes: the disk may only be out of sorts.
     """
-    total = sum(size_of(backup) for backup in listed)
+    total = sum(backup.size for backup in listed)
     if total <= quota:
         return Quota()
     listed = sorted(listed, key=lambda backup: backup.id)
@@ -88,7 +59,7 @@ def let_go(listed: Sequence[Listed], quota: int, *, shipped: Collection[BackupId
             if backup.place not in reasons:
                 reasons[backup.place] = _why(backup, known, broken, quota)
                 discard.append(backup)
-                total -= size_of(backup)
+                total -= backup.size
     lost = {backup.id for backup in discard if known[backup.id] is backup}
     unshipped = sorted(lost.difference(shipped))
     return Quota(tuple(discard), reasons, max(0, total - quota), _want_full(kept, quota), tuple(unshipped))
@@ -132,7 +103,7 @@ def _why(backup: Listed, known: Mapping[BackupId, Listed], broken: Mapping[Backu
 
 def _want_full(chain: Sequence[Listed], quota: int) -> str | None:
     """Say why a new full is wanted; none is where the last one alone is too large, as the next would be."""
-    alone = sum(size_of(backup) for backup in chain)
-    if alone <= quota or size_of(chain[0]) > quota:
+    alone = sum(backup.size for backup in chain)
+    if alone <= quota or chain[0].size > quota:
         return None
     return f"the newest chain alone is {in_mb(alone)}, the quota {in_mb(quota)}"

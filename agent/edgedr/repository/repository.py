@@ -1,7 +1,7 @@
 """Backups in a storage: which there are, writing one so that it exists wholly or not at all, and checking them (L1)."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar
@@ -54,6 +54,11 @@ class Listed:
         """Its id."""
         return self.place.id
 
+    @property
+    def size(self) -> int:
+        """Bytes of all its objects."""
+        return sum(self.objects.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Signed:
@@ -85,12 +90,16 @@ class Repository:
                     found[belongs[0]][belongs[1]] = stored.size
         yield from sorted(found.items(), key=lambda item: (item[0].site, item[0].node, item[0].id))
 
-    def list(self) -> tuple[Listed, ...]:
+    def list(self, some: Callable[[Sequence[Place]], Collection[Place]] | None = None) -> tuple[Listed, ...]:
         """Return the committed backups by site, node and sequence. No signature or hash is checked here.
 
         One whose manifest was lost since is among them, as damaged: what is left of it may be all that others need.
+        ``some`` may choose among the places by their names alone: then only those are read, and returned.
         """
         places = list(self.places())
+        if some is not None:
+            wanted = some([place for place, objects in places if MANIFEST in objects])
+            places = [one for one in places if one[0] in wanted]
         committed = [(place, sizes) for place, sizes in places if MANIFEST in sizes]
         looked = self._each(lambda one: self._look(*one), committed)
         found = {backup.place: backup for backup in looked}

@@ -1,10 +1,12 @@
 """Which backup is meant: ``latest``, a shortened id, a sequence number, a time. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from edgedr.errors import ConfigurationError, NoSuchBackup
+from edgedr.model import Class
 from edgedr.repository.chains import distinct
+from edgedr.repository.names import Place
 from edgedr.repository.repository import Listed
 
 LATEST = "latest"
@@ -45,6 +47,19 @@ def select_at(listed: Sequence[Listed], time: datetime) -> Listed:
             hint=f"the oldest is {listed[0].id}" if listed else "there is no backup here",
         )
     return older[-1]
+
+
+def near(places: Sequence[Place], choose: Callable[[Sequence[Listed]], Listed]) -> tuple[Place, ...]:
+    """Return the places that a backup's chain is most likely made of, by their names: from the last full before it on.
+
+    ``choose`` is asked which backup it is, with nothing read yet.
+    """
+    unread = [Listed(place, {}, None, ("it was not read",)) for place in places]
+    wanted = choose(unread).place
+    line = [place for place in places if (place.site, place.node) == (wanted.site, wanted.node)]
+    before = [place for place in line if not wanted.id < place.id]
+    fulls = [place.id for place in before if place.kind is Class.FULL]
+    return tuple(place for place in before if not fulls or not place.id < max(fulls))
 
 
 def parse_time(text: str) -> datetime:

@@ -1,14 +1,15 @@
 """A remote storage read through a directory: each object is fetched once, and a download goes on where it stopped."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from edgedr import durable
 from edgedr.errors import StorageError
-from edgedr.storage.base import ByteSink, Progress, Remote, Stored, nobody, refuse_name
+from edgedr.storage.base import ByteSink, Progress, Remote, Spool, Stored, nobody, refuse_name
 
 
 class FetchedStorage:
@@ -43,13 +44,35 @@ class FetchedStorage:
             pass
         except (OSError, StorageError):
             self._drop(path)
-        durable.make_directory(path.parent)
-        with durable.continuing(path) as part:
-            self._remote.fetch(name, part)
-            size = part.size
+        size = self._fetch(name, path, nobody)
         file = durable.open_for_reading(path)
         self._make_room(path, size)
         return file
+
+    def fetch_all(self, names: Sequence[str], progress: Progress) -> None:
+        """Fetch what is not here yet, several at a time; ``progress`` gets bytes as they come, and what is here."""
+
+        def fetch(name: str) -> None:
+            path = self._path(name)
+            if path.is_file():
+                progress(path.stat().st_size)
+            else:
+                self._fetch(name, path, progress)
+
+        with ThreadPoolExecutor(self.at_once) as pool:
+            try:
+                for _ in pool.map(fetch, names):
+                    pass
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _fetch(self, name: str, path: Path, progress: Progress) -> int:
+        durable.make_directory(path.parent)
+        with durable.continuing(path) as part:
+            watched = _Watched(part, progress)
+            self._remote.fetch(name, watched)
+            return watched.size
 
     def others(self, name: str) -> Iterator[BinaryIO]:
         """Ask the remote, since what is here is no good."""
@@ -112,3 +135,26 @@ class FetchedStorage:
         for each in gone:
             with suppress(StorageError):  # whoever reads it has it open
                 durable.remove(each)
+
+
+class _Watched:
+    """A spool, and somebody who is told how far it is."""
+
+    def __init__(self, spool: Spool, progress: Progress) -> None:
+        self._spool, self._progress = spool, progress
+        progress(spool.size)
+
+    @property
+    def size(self) -> int:
+        return self._spool.size
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        self._progress(len(data))
+        return self._spool.write(data)
+
+    def flush(self) -> None:
+        self._spool.flush()
+
+    def restart(self) -> None:
+        self._progress(-self._spool.size)
+        self._spool.restart()
