@@ -1,9 +1,9 @@
-"""Whether a manifest can be what stands where it stands, as far as it says itself. Pure."""
+"""Whether a manifest can be what stands where it stands, as far as it says itself, and which ones are gone. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from edgedr.model import Artifact, Manifest
-from edgedr.repository.names import Place, segment_object, segment_sizes
+from edgedr.repository.names import SIGNATURE, Place, segment_object, segment_sizes
 
 MAX_SEGMENT = 1 << 30  # bytes; a reader needs about four times a segment's memory
 
@@ -47,3 +47,26 @@ def _artifact_inconsistencies(manifest: Manifest, artifact: Artifact) -> Iterato
             yield f"segment {number} of {artifact.name} is called {segment.object[:80]!r}"
         if segment.plain_size != size:
             yield f"{segment.object[:80]} has {segment.plain_size} bytes, {size} fit"
+
+
+def lost_places(
+    places: Sequence[tuple[Place, dict[str, int]]], found: Mapping[Place, Manifest | None]
+) -> frozenset[Place]:
+    """Return the places that were committed once, though their manifest is gone.
+
+    A later backup names it as its parent, or its signature is there and later backups are too: a killed run leaves
+    only the newest, since the next one sweeps before it commits.
+    """
+    parents = {(p.site, p.node, manifest.parent) for p, manifest in found.items() if manifest and manifest.parent}
+    newest: dict[tuple[str, str], int] = {}
+    for place in found:
+        newest[place.site, place.node] = max(newest.get((place.site, place.node), 0), place.id.sequence)
+    return frozenset(
+        place
+        for place, sizes in places
+        if place not in found
+        and (
+            (place.site, place.node, place.id) in parents
+            or (SIGNATURE in sizes and place.id.sequence < newest.get((place.site, place.node), 0))
+        )
+    )

@@ -75,11 +75,7 @@ class ReplicaRecord:
     ) -> ReplicaFacts:
         """Return what plans are made from. ``there`` is what the replica lists, where it may be looked at."""
         ids = [backup.id for backup in listed]
-        shipped = {
-            one: self.fulls.get(str(one), one.created)
-            for one in ids
-            if (self.has(one) if there is None else one in there)
-        }
+        shipped = {one: self._shipped_at(one) for one in ids if (self.has(one) if there is None else one in there)}
         return ReplicaFacts(
             shipped=shipped,
             skipped={one: why for one in ids if (why := self.why_not(one)) is not None and one not in shipped},

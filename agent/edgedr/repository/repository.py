@@ -1,7 +1,7 @@
 """Backups in a storage: which there are, writing one so that it exists wholly or not at all, and checking them (L1)."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar
 from edgedr import strictjson
 from edgedr.errors import Damaged, ObjectExists, ObjectMissing, Refused, StorageError, Unreachable
 from edgedr.model import BackupId, Manifest, Segment
-from edgedr.repository.consistency import inconsistencies
+from edgedr.repository.consistency import inconsistencies, lost_places
 from edgedr.repository.names import (
     MANIFEST,
     RECIPE,
@@ -103,7 +103,7 @@ class Repository:
         committed = [(place, sizes) for place, sizes in places if MANIFEST in sizes]
         looked = self._each(lambda one: self._look(*one), committed)
         found = {backup.place: backup for backup in looked}
-        lost = _lost(places, found)
+        lost = lost_places(places, {place: backup.manifest for place, backup in found.items()})
         listed = [
             found[place] if place in found else Listed(place, sizes, None, (f"{MANIFEST} is missing",))
             for place, sizes in places
@@ -337,25 +337,4 @@ def _proven(file: BinaryIO, segment: Segment, what: str) -> BinaryIO:
 def _unreadable(what: str, error: OSError) -> StorageError:
     return StorageError(
         f"{what} cannot be read: {error.strerror or error}", hint="look at the kernel log, and replace the disk"
-    )
-
-
-def _lost(places: Sequence[tuple[Place, dict[str, int]]], found: Mapping[Place, Listed]) -> frozenset[Place]:
-    """Return the places that were committed once, though their manifest is gone.
-
-    A later backup names it as its parent, or its signature is there and later backups are too: a killed run leaves
-    only the newest, since the next one sweeps before it commits.
-    """
-    parents = {(p.site, p.node, b.manifest.parent) for p, b in found.items() if b.manifest and b.manifest.parent}
-    newest: dict[tuple[str, str], int] = {}
-    for place in found:
-        newest[place.site, place.node] = max(newest.get((place.site, place.node), 0), place.id.sequence)
-    return frozenset(
-        place
-        for place, sizes in places
-        if place not in found
-        and (
-            (place.site, place.node, place.id) in parents
-            or (SIGNATURE in sizes and place.id.sequence < newest.get((place.site, place.node), 0))
-        )
     )
