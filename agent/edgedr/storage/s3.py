@@ -17,7 +17,7 @@ from edgedr.errors import Damaged, ObjectExists, ObjectMissing, Refused, Storage
 from edgedr.storage.base import ByteSink, Progress, Spool, Stored, is_same, nobody, refuse_name
 from edgedr.storage.pacing import Patience, Throttle
 from edgedr.storage.s3_client import S3Client
-from edgedr.storage.s3_options import S3Options
+from edgedr.storage.s3_options import SCHEME, S3Options
 from edgedr.storage.s3_trouble import BadCredential, OutOfRange, Taken, Unable, not_s3, translated
 
 _HASH = "edgedr-sha256"
@@ -136,7 +136,7 @@ class S3Storage:
             self._send(name, body, sha256)
             return
         if "ETag" not in reply:
-            raise not_s3("put object", self._where(name), "its answer is no S3")
+            raise not_s3("put", self._where(name), "its answer is no S3")
 
     def _kept_how(self) -> dict[str, str]:
         wanted = {
@@ -190,7 +190,7 @@ class S3Storage:
             )
         )
         if "ETag" not in reply:
-            raise not_s3("put object", self._where(name), "its answer is no S3")
+            raise not_s3("put", self._where(name), "its answer is no S3")
 
     def open(self, name: str) -> BinaryIO:
         """Open an object for reading, downloaded."""
@@ -198,13 +198,6 @@ class S3Storage:
         held = _Held()
         try:
             self.fetch(name, held)
-        except ObjectMissing:
-            newest = next(self._versions(name), None) if self._deleted else None
-            if newest is None:
-                held.close()
-                raise
-            held.restart()
-            self._fetch(name, held, newest)
         except BaseException:
             held.close()
             raise
@@ -214,7 +207,13 @@ class S3Storage:
     def fetch(self, name: str, spool: Spool) -> None:
         """Append to a spool what of an object it does not hold yet."""
         refuse_name(name)
-        self._fetch(name, spool, None)
+        try:
+            self._fetch(name, spool, None)
+        except ObjectMissing:
+            newest = next(self._versions(name), None) if self._deleted else None
+            if newest is None:
+                raise
+            self._fetch(name, spool, newest)
 
     def _fetch(self, name: str, spool: Spool, version: str | None) -> None:
         """Download, going on where a connection broke as long as it is the same object."""
@@ -247,7 +246,7 @@ class S3Storage:
             spool.restart()
         seen["etag"] = reply.get("ETag", "")
         expected = reply.get("ContentLength")
-        with translated("get object", where), closing(reply["Body"]) as body:
+        with translated("get", where), closing(reply["Body"]) as body:
             while block := body.read(_BLOCK):
                 spool.write(block)
                 expected = None if expected is None else expected - len(block)
@@ -318,13 +317,13 @@ class S3Storage:
 
     def _pages(self, operation: str, **parameters: Any) -> Iterator[Any]:
         """Yield the pages of a listing. An answer that is not the whole of one is an error, never an empty place."""
-        what = f"{self._options.url}: {parameters.get('Prefix', '')}"
+        what = f"{SCHEME}{self._options.bucket}/{parameters.get('Prefix', '')}"
         after: dict[str, Any] = {}
         while True:
             asked = {**parameters, **after}
             page = self.client.persist(lambda _, asked=asked: self.client.call(operation, what, **asked))  # type: ignore[misc]
             if "IsTruncated" not in page:
-                raise not_s3(operation.replace("_", " "), what, "its answer is no S3")
+                raise not_s3("list", what, "its answer is no S3")
             yield page
             if not page["IsTruncated"]:
                 return

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 T = TypeVar("T")
+ACTS = {
+    "put_object": "put",
+    "get_object": "get",
+    "head_object": "look at",
+    "delete_object": "delete",
+    "list_objects_v2": "list",
+    "list_object_versions": "list the versions of",
+}
+"""What people call what is asked for."""
 _CONNECT_SECONDS = 20
 _DEFAULT_REGION = "us-east-1"
 _POOL = 16
@@ -48,7 +57,7 @@ class S3Client:
 
     def call(self, operation: str, what: str, **parameters: Any) -> Any:
         """Ask once for ``operation`` (boto3's name) about ``what``. Raises what ``translated`` does."""
-        act = operation.replace("_", " ")
+        act = ACTS.get(operation, operation.replace("_", " "))
         with translated(act, what):
             reply = getattr(self._connected(), operation)(Bucket=self.options.bucket, **parameters)
         status = reply.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)

@@ -80,7 +80,8 @@ def translated(act: str, what: str) -> Iterator[None]:
         raise Unreachable(f"cannot {act} {what}: the proxy does not answer", hint="look at `proxy`") from error
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError) as error:
         raise BadCredential(
-            f"cannot {act} {what}: no credential was found", hint="set `credential`, or AWS_ACCESS_KEY_ID and the rest"
+            f"cannot {act} {what}: no credential was found",
+            hint="give one (`credential`, or --credential), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ) from error
     except (boto.ProfileNotFound, boto.InvalidConfigError, boto.ConfigParseError, boto.InvalidRegionError) as error:
         raise ConfigurationError(
@@ -161,7 +162,8 @@ def _skewed(told: str, reply: Any) -> Refused:
 
 
 def _said(reply: Any, code: str) -> str:
-    message = " ".join(str(reply.get("Error", {}).get("Message", "")).split())[:200]
+    message = " ".join(str(reply.get("Error", {}).get("Message") or "").split())[:200]
+    message = "" if message == "None" else message
     status = reply.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
     named = code if code and code != str(status) else f"status {status}"
     return f"{named}: {message}" if message and message != code else named
