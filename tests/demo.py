@@ -27,6 +27,8 @@ class Demo:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.config = directory / "etc-edgedr" / "edgedr.toml"
+        self.state = directory / "var-lib-edgedr"
+        self.disk = directory / "usb-disk"
         self.operator = directory / "operator"
         self.operator.mkdir(mode=0o700)
         self.identity = self.operator / "key.txt"
@@ -48,7 +50,8 @@ class Demo:
         """Set the node up; the operator answers the challenge with an identity that the node never sees."""
         recipient = self._make_identity()
         arguments = ["init", "--site", "plant-7", "--node", NODE, "--root", str(root), "--recipient", recipient]
-        arguments += ["--state", str(self.directory / "var-lib-edgedr")]
+        self.disk.mkdir()
+        arguments += ["--state", str(self.state), "--replica", str(self.disk)]
         print(f"\n$ edgedr {' '.join(self._short(word) for word in arguments)}")
         command = [sys.executable, "-u", "-m", "edgedr", "--config", str(self.config), *arguments]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as node:
@@ -124,6 +127,7 @@ def run(directory: Path) -> None:
             site.fill(MEGABYTES)
         demo.init(root)
         plane.configure(demo.config)
+        demo.config.write_text(f"{demo.config.read_text()}same_disk = true  # it is, in this demonstration\n")
         back_up(demo, "first backup")
         with demo.timed(f"{MINUTES} min of cluster life"):
             site.churn(MINUTES)
@@ -132,12 +136,15 @@ def run(directory: Path) -> None:
         demo.edgedr("show", "latest")
         keys, files, revision = etcd.items(), files_below(root / KEPT), etcd.revision()
 
-        print("\nThe disaster: etcd's data and all of /etc/kubernetes are gone.")
+        print("\nThe disaster: etcd's data, all of /etc/kubernetes, and edgedr's own repository and keys are gone.")
+        print("What is left is the second disk, and the operator's key.")
         etcd.stop()
         shutil.rmtree(member.data)
         shutil.rmtree(root / KEPT)
+        shutil.rmtree(demo.state)
+        demo.config.unlink()
 
-        identity = ("--identity", str(demo.identity))
+        identity = ("--from", str(demo.disk), "--identity", str(demo.identity))
         with demo.timed("prove") as said:
             demo.edgedr("verify", "--all", *identity)
             said.append("every backup decrypts, every hash holds")
