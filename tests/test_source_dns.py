@@ -776,8 +776,8 @@ def test_what_is_wrong_with_a_table_is_said() -> None:
     reading = Reading()
     decode(DnsSource, {"transfers": [{"sever": "a", "zones": []}]}, "[sources.dns]", reading)
     assert [str(problem) for problem in reading.problems] == [
-        "[sources.dns] transfers sever: unknown; did you mean server?",
-        "[sources.dns] transfers server: it is missing",
+        "[sources.dns] transfers #1 sever: unknown; did you mean server?",
+        "[sources.dns] transfers #1 server: it is missing",
     ]
 
 

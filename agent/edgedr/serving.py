@@ -20,6 +20,7 @@ from edgedr.storage.base import Storage
 from edgedr.watching import Watcher
 from edgedr.wiring import live_revision, open_repository, open_state
 
+_LAST = 3  # backups of which the newest that can be read is told of
 _SLOW_CLOCK = 60_000  # ms that a clock may be off before somebody should look
 
 
@@ -104,7 +105,7 @@ def _beat(
 ) -> EdgedrError | None:
     site, node = settings.node.site, settings.node.name
     try:
-        newest = _newest(local.list())
+        newest = _newest(local.list(lambda places: places[-_LAST:]))
         heartbeat = heartbeats.compose(
             site=site,
             node=node,
@@ -199,14 +200,13 @@ def _said(chosen: Quota, settings: Settings) -> list[str]:
     return said
 
 
-def full_wanted(settings: Settings) -> str | None:
+def full_wanted(settings: Settings, listed: Sequence[Listed]) -> str | None:
     """Say why the next backup is to be a full, for the sake of a replica or of the quota; ``None`` if it need not."""
     directory = open_state(settings)
     for replica in settings.replicas:
         record = directory.replica(replica.name).load()
         if record is not None and record.full_wanted is not None:
             return f"{replica.name}: {record.full_wanted}"
-    listed = open_repository(settings).list()
     return let_go(listed, _room(settings, listed), shipped=frozenset()).full_wanted
 
 

@@ -120,7 +120,7 @@ def _run(settings: Settings, watcher: Watcher, log: Log, *, full: bool) -> tuple
         for recipient in settings.recipients
         if recipient.fingerprint not in state.proven
     ]
-    because = "a full was asked for" if full else full_wanted(settings)
+    because = "a full was asked for" if full else full_wanted(settings, listed)
     outcome = back_up(task, now, watcher, log, full_because=because)
     if outcome.turned:
         said.append(f"{outcome.turned}; a new lineage begins. Older backups are of another past: keep them apart")

@@ -48,8 +48,7 @@ class Asking:
 
     def ask(self, operation: str, *, by: S3Client | None = None, **parameters: Any) -> Reply:
         """Ask for something. To be refused is an answer, and so is an error of the server's own; silence is none."""
-        client = by or self.ours
-        what = f"{self.options.url}/{parameters.get('Key', '').removeprefix(self.root)}".rstrip("/")
+        client, what = by or self.ours, self.options.url
         try:
             return Reply(YES, client.persist(lambda _: client.call(operation, what, **parameters)))
         except Unreachable as error:
