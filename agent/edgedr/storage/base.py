@@ -1,5 +1,6 @@
 """What every storage promises. ``tests/storage_contract.py`` holds each implementation to it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -130,19 +131,37 @@ def refuse_name(name: str) -> list[str]:
     return parts
 
 
-def put_by_copying(
-    storage: Storage, name: str, source: BinaryIO, size: int, sha256: str, progress: Progress = nobody
-) -> bool:
-    """Do what ``Storage.put`` promises, for a place whose objects can be looked at."""
-    try:
-        with storage.create(name) as out:
-            _copy_proven(source, size, sha256, name, out, progress)
-    except ObjectExists:
-        with storage.open(name) as there:
-            if not is_same(there, size, sha256):
-                raise
-        return False
-    return True
+class Copying(ABC):
+    """How a place puts that is written to like a file, and whose objects can be looked at."""
+
+    @abstractmethod
+    def create(self, name: str) -> AbstractContextManager[ByteSink]:
+        """Open a new object for writing."""
+
+    @abstractmethod
+    def open(self, name: str) -> BinaryIO:
+        """Open an object for reading."""
+
+    def put(
+        self,
+        name: str,
+        source: BinaryIO,
+        size: int,
+        sha256: str,
+        *,
+        again: bool = False,  # noqa: ARG002 - what is there can be looked at
+        progress: Progress = nobody,
+    ) -> bool:
+        """Store what ``source`` holds."""
+        try:
+            with self.create(name) as out:
+                _copy_proven(source, size, sha256, name, out, progress)
+        except ObjectExists:
+            with self.open(name) as there:
+                if not is_same(there, size, sha256):
+                    raise
+            return False
+        return True
 
 
 def _copy_proven(source: BinaryIO, size: int, sha256: str, name: str, out: ByteSink, progress: Progress) -> None:

@@ -9,10 +9,10 @@ from typing import BinaryIO
 
 from edgedr import durable
 from edgedr.errors import ObjectMissing, StorageError
-from edgedr.storage.base import ByteSink, Progress, Stored, nobody, put_by_copying, refuse_name
+from edgedr.storage.base import ByteSink, Copying, Stored, refuse_name
 
 
-class DirectoryStorage:
+class DirectoryStorage(Copying):
     """Objects below ``root``, leaving ``keep_free`` bytes of its file system to others."""
 
     at_once = 1
@@ -34,19 +34,6 @@ class DirectoryStorage:
         durable.make_directory(path.parent)
         with durable.create(path, floor=self._keep_free) as writer:
             yield writer
-
-    def put(
-        self,
-        name: str,
-        source: BinaryIO,
-        size: int,
-        sha256: str,
-        *,
-        again: bool = False,  # noqa: ARG002 - what is there can be looked at
-        progress: Progress = nobody,
-    ) -> bool:
-        """Store what ``source`` holds."""
-        return put_by_copying(self, name, source, size, sha256, progress)
 
     def replace(self, name: str, data: bytes) -> None:
         """Put a small object in place of what has that name."""

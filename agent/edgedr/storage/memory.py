@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from edgedr.errors import ObjectExists, ObjectMissing
-from edgedr.storage.base import ByteSink, Progress, Stored, nobody, put_by_copying, refuse_name
+from edgedr.storage.base import ByteSink, Copying, Stored, refuse_name
 
 
 class _Buffer:
@@ -23,7 +23,7 @@ class _Buffer:
         pass
 
 
-class MemoryStorage:
+class MemoryStorage(Copying):
     """A dictionary of objects."""
 
     at_once = 1
@@ -45,19 +45,6 @@ class MemoryStorage:
         if name in self.objects:
             raise ObjectExists(f"{name} exists already")
         self.objects[name] = bytes(buffer.data)
-
-    def put(
-        self,
-        name: str,
-        source: BinaryIO,
-        size: int,
-        sha256: str,
-        *,
-        again: bool = False,  # noqa: ARG002 - what is there can be looked at
-        progress: Progress = nobody,
-    ) -> bool:
-        """Store what ``source`` holds."""
-        return put_by_copying(self, name, source, size, sha256, progress)
 
     def replace(self, name: str, data: bytes) -> None:
         """Put a small object in place of what has that name."""
