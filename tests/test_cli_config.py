@@ -88,6 +88,32 @@ def test_zone_transfers_are_named_and_their_secrets_looked_at(said: Said, scratc
     assert "env:NOT_SET_ANYWHERE is not set" in said("config", "check", code=2)
 
 
+def test_replicas_are_shown_and_what_they_need_is_looked_at(said: Said, scratch: Path) -> None:
+    """Where each is and how long it keeps things; a credential or an authority that is not there is said, not shown."""
+    config = said.operator.config
+    text, key = config.read_text(), scratch / "s3-credential"
+    replica = f'name = "b"\nurl = "s3://bucket/edge"\ncredential = "file:{key}"\nca = "{key}.pem"\n'
+    lifetimes = 'full_lifetime = "90 d"\ndelta_lifetime = "30 d"\n'
+    config.write_text(f"{text}\n[[replicas]]\n{replica}{lifetimes}")
+    try:
+        missing = said("config", "check", code=2)
+        assert f"replicas #1 credential: file:{key} cannot be read" in missing
+        assert f"replicas #1 ca: {key}.pem is not there" in missing
+        key.write_text("CANARY-not-a-key")
+        Path(f"{key}.pem").write_text("")
+        wrong = said("config", "check", code=2)
+        assert "holds no access key of S3" in wrong
+        assert "CANARY" not in wrong
+        key.write_text("aws_access_key_id = CANARYID\naws_secret_access_key = CANARYSECRET\n")
+        shown = said("config", "check")
+        assert "b  s3://bucket/edge" in shown
+        assert "fulls for 90 days, deltas for 30" in shown
+        assert "CANARY" not in shown
+        assert said.json("config", "check")["replicas"] == {"b": "s3://bucket/edge"}
+    finally:
+        config.write_text(text)
+
+
 def test_a_kubeconfig_that_was_named_must_be_one(said: Said) -> None:
     """A capture would go on without it and lack much; the check says so at once."""
     change(said.operator, "[kubernetes]", '[kubernetes]\nkubeconfig = "/etc/absent.conf"')

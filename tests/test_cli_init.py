@@ -57,6 +57,28 @@ def test_init_promises_what_this_layout_has(node: Operator) -> None:
     assert taken == "serviceaccounts, certificates, files, dns, addresses, machine, etcd, objects"
 
 
+def test_init_names_the_replicas(node: Operator, tmp_path: Path) -> None:
+    """Each gets a section with its URL and a name that says what it is; doctor is the next thing to try then."""
+    disks = [f"{tmp_path}/usb", f"{tmp_path}/second/usb"]
+    words = [word for url in ("s3://dr-backups/edge", *disks) for word in ("--replica", url)]
+    said, _ = node.run(*node.init_words(), *words, "--unproven")
+    found = {replica.name: replica.url for replica in load(node.config).replicas}
+    assert found == {"dr-backups": "s3://dr-backups/edge", "usb": disks[0], "replica-3": disks[1]}
+    assert "edgedr doctor" in said
+    node.run(*node.init_words(), *words[:2], "--unproven")
+    _, complained = node.run(*node.init_words(), "--replica", "s3://another", "--unproven", code=2)
+    assert "--replica would change it" in complained
+
+
+@pytest.mark.parametrize("url", ["s3://B/edge", "http://host/bucket", "usb", "s3://bucket/../x", "s3://AKIA:secret@b"])
+def test_init_refuses_what_is_no_replica(node: Operator, url: str) -> None:
+    """What cannot be a bucket or a directory is refused before anything is written, and never repeated."""
+    _, complained = node.run(*node.init_words(), "--replica", url, "--unproven", code=2)
+    assert "replicas #1 url" in complained
+    assert "secret" not in complained
+    assert not node.config.exists()
+
+
 def _converse(node: Operator, *options: str, answer: str, tries: int = 3) -> tuple[int, str]:
     """Run init, and answer its challenge with ``edgedr``, with ``age``, or not; return how it ended and said.
 
