@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgedr.model import BackupId, Class
 from edgedr.repository.backlog import Backlog, ReplicaFacts, ShippingPolicy, plan_shipping
-from edgedr.repository.quota import standing
+from edgedr.repository.chains import standing
 from edgedr.repository.repository import Listed
 from tests.test_chains import NOW, listed, manifest
 
@@ -483,7 +483,7 @@ def test_every_backup_is_accounted_for(world: World) -> None:
     together = [one for part in parts for one in part]
     assert sorted(together) == sorted(ids_of(world.backups))
     assert all([*plan.skip.values(), *plan.held.values()])
-    sizes = {one.id: sum(one.objects.values()) for one in plan.ship}
+    sizes = {one.id: one.size for one in plan.ship}
     assert plan.waiting_bytes == sum(max(0, size - world.facts.partial.get(one, 0)) for one, size in sizes.items())
 
 
@@ -569,7 +569,7 @@ class Site:
         self.wanted = plan.full_wanted
         link = self.speed
         for one in plan.ship:
-            size = sum(one.objects.values())
+            size = one.size
             sent = min(link, size - self.partial.get(one.id, 0))
             link -= sent
             self.partial[one.id] = self.partial.get(one.id, 0) + sent

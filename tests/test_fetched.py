@@ -3,6 +3,7 @@
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +31,7 @@ class Far(MemoryStorage):
         self.asked: list[tuple[str, int]] = []
         """Each download, and from which byte on."""
         self.breaks_after: int | None = None
+        self.takes = 0.0
 
     def describe(self) -> str:
         return "far away"
@@ -42,6 +44,7 @@ class Far(MemoryStorage):
         if spool.size > len(data):
             spool.restart()
         self.asked.append((name, spool.size))
+        time.sleep(self.takes)
         until = len(data) if self.breaks_after is None else min(len(data), spool.size + self.breaks_after)
         while spool.size < until:
             spool.write(data[spool.size : min(until, spool.size + _BLOCK)])
@@ -250,6 +253,45 @@ def test_many_read_at_once(far: Far, here: Path) -> None:
         thread.join()
     assert read == wanted
     assert len(kept(here)) == 2
+
+
+def test_all_is_fetched_at_once(far: Far, here: Path) -> None:
+    """What a restore needs comes in advance, several at a time; what is here already counts, and does not travel."""
+    storage = FetchedStorage(far, here)
+    far.breaks_after = 7
+    with pytest.raises(Unreachable):
+        storage.open(B)
+    far.breaks_after = None
+    storage.open(A).close()
+    seen: list[int] = []
+    storage.fetch_all([A, B, C], seen.append)
+    assert sum(seen) == 3 * len(get(far, A))
+    assert kept(here) == [A, B, C]
+    assert sorted(far.asked) == [(A, 0), (B, 0), (B, 7), (C, 0)]
+    for name in (A, B, C):
+        assert get(storage, name) == get(far, name)
+    assert len(far.asked) == 4
+
+
+def test_progress_is_taken_back_where_it_begins_again(far: Far, here: Path) -> None:
+    """Bytes of another object are no progress."""
+    storage = FetchedStorage(far, here)
+    far.breaks_after = 7
+    with pytest.raises(Unreachable):
+        storage.open(A)
+    far.objects[A] = b"short"
+    seen: list[int] = []
+    storage.fetch_all([A], seen.append)
+    assert seen == [7, -7, 4, 1]
+
+
+def test_one_that_is_missing_stops_the_rest(far: Far, here: Path) -> None:
+    """Nothing more is begun once it is clear that not all can be had."""
+    far.objects |= {f"v1/full/{number}": b"" for number in range(100)}
+    far.takes = 0.05
+    with pytest.raises(ObjectMissing, match="v1/full/e"):
+        FetchedStorage(far, here).fetch_all(["v1/full/e", *far.objects], lambda _: None)
+    assert len(far.asked) <= 2 * far.at_once
 
 
 def test_it_is_the_remote_otherwise(far: Far, here: Path) -> None:

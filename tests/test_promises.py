@@ -17,8 +17,8 @@ from edgedr.cli.main import main
 from edgedr.cli.verify import _damaged
 from edgedr.errors import Damaged, RestoreStopped, StorageError
 from edgedr.model import SCHEMA, Class, Proof, Status
-from edgedr.repository.names import MANIFEST, segment_object
 from edgedr.repository.consistency import MAX_SEGMENT
+from edgedr.repository.names import MANIFEST, segment_object
 from edgedr.repository.repository import Listed, Repository
 from edgedr.sealing.identities import make_identity
 from edgedr.sealing.recipients import parse_recipient, seal_text

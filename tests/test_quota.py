@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedr.model import BackupId, Class
-from edgedr.repository.quota import let_go, size_of, standing
+from edgedr.repository.chains import standing
+from edgedr.repository.quota import let_go
 from edgedr.repository.repository import Listed
 from tests.test_backlog import ID, MB, ONE, TWO, backup, chain, damaged, illegible, repositories
 
@@ -132,13 +133,13 @@ def test_the_quota_holds_unless_only_the_newest_chain_is_left(backups: list[List
     """Nothing goes while there is room, and where there is none all but the newest intact chain does."""
     found = let_go(backups, quota, shipped=())
     left = [one for one in backups if one not in found.discard]
-    total = sum(size_of(one) for one in left)
+    total = sum(one.size for one in left)
     assert found.over == max(0, total - quota)
     intact, _ = standing(backups)
     if found.over and intact:
         assert {one.id for one in left} == {link.id for link in intact[max(intact)]}
     if found.discard:
-        assert sum(size_of(one) for one in backups) > quota
+        assert sum(one.size for one in backups) > quota
 
 
 @given(repositories(), st.integers(0, 60), st.integers(0, 60))
@@ -163,7 +164,7 @@ def test_thirty_days_offline() -> None:
         found = let_go(kept, 50 * MB, shipped=())
         lost += found.unshipped
         kept = [one for one in kept if one not in found.discard]
-        assert sum(size_of(one) for one in kept) <= 50 * MB
+        assert sum(one.size for one in kept) <= 50 * MB
         assert newest in kept
         assert standing(kept)[1] == {}
         wanted += found.full_wanted is not None

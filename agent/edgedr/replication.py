@@ -197,9 +197,8 @@ class _Run:
             record = replace(record, last=last, last_at=(record.last_at or last.created) if last else None)
         elif not self._record.known:
             record = replace(record, unsure=max((backup.id for backup in listed), default=None))
-        if plan.skip or plan.full_wanted:  # for good: only where the link works is it known that it comes to this
-            send_recipe(self._storage)
-            self._recipe = True
+        if record.gaps != self._record.gaps or (plan.full_wanted and not record.full_wanted):
+            self._put_recipe()  # given up for good: only where the link works is it known that it comes to this
         self._keep(replace(record, full_wanted=plan.full_wanted))
         return plan
 

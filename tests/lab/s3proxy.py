@@ -127,6 +127,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
 class _Connection(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or head and body of each answer lie 40 ms apart
     server: _Server
 
     def setup(self) -> None:

@@ -283,7 +283,7 @@ osd_pool_default_pg_num = 1
 osd_pool_default_pgp_num = 1
 osd_pool_default_pg_autoscale_mode = off
 [client.rgw]
-rgw_frontends = beast ssl_endpoint=127.0.0.1:{self.port} ssl_certificate={at}/server.pem
+rgw_frontends = beast ssl_endpoint=127.0.0.1:{self.port} ssl_certificate={at}/server.pem tcp_nodelay=1
 rgw_enable_ops_log = false
 rgw_enable_usage_log = false
 rgw_thread_pool_size = 64

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from enum import StrEnum
 
-from edgedr.model import Finding, Severity
+from edgedr.model import Class, Finding, Severity
 from edgedr.repository.names import node_prefixes
 from edgedr.storage.s3_facts import NOT_TRIED, BucketFacts, Told
 
@@ -25,12 +25,11 @@ _DELETERS = frozenset({Role.PRUNER, Role.ADMIN})
 _READERS = frozenset({Role.PRUNER, Role.MONITOR, Role.ADMIN})
 
 
-def probe_names(site: str, node: str) -> tuple[str, tuple[str, ...]]:
-    """Return the name that a node's fulls are below, and two that belong to others: both begin with letters of ours."""
-    own, another, elsewhere = (
-        node_prefixes(*of)[0] for of in ((site, node), (site, f"{node}-other"), (f"{site}-other", node))
-    )
-    return own, (another, elsewhere)
+def probe_names(site: str, node: str) -> tuple[dict[Class, str], tuple[str, ...]]:
+    """Return what a node's fulls and deltas are below, and what others' fulls are, whose names begin with ours."""
+    own = dict(zip(Class, node_prefixes(site, node), strict=True))
+    others = ((site, f"{node}-other"), (f"{site}-other", node))
+    return own, tuple(node_prefixes(*other)[0] for other in others)
 
 
 def judge(facts: BucketFacts, role: Role) -> tuple[Finding, ...]:
@@ -89,6 +88,9 @@ def _signatures(facts: BucketFacts) -> Iterator[Finding]:
 def _putting(facts: BucketFacts, role: Role) -> Iterator[Finding]:
     speed = "" if facts.throughput is None else f", at {_rate(facts.throughput)}"
     match role:
+        case Role.NODE | Role.ADMIN if facts.puts.yes and facts.puts_deltas.no:
+            hint = f"allow s3:PutObject below the node's own names, those of deltas too: {POLICIES}"
+            yield bad("put", f"fulls can be stored, deltas cannot{_why(facts.puts_deltas)}", hint)
         case Role.NODE | Role.ADMIN if facts.puts.yes:
             yield good("put", f"new objects are taken{speed}")
         case Role.NODE | Role.ADMIN:
@@ -229,7 +231,7 @@ def _left(facts: BucketFacts) -> Iterator[Finding]:
     if facts.left_objects:
         things = "1 probe" if facts.left_objects == 1 else f"{facts.left_objects} probes"
         size = f"{facts.left_bytes / 1e6:.2f} MB" if facts.left_bytes >= 10_000 else f"{facts.left_bytes} B"  # noqa: PLR2004
-        yield good("left there", f"{things}, {size}, could not be deleted; a lifecycle rule for full/ takes care of it")
+        yield good("left there", f"{things}, {size}, could not be deleted: lifecycle rules take care of that")
 
 
 def _rate(rate: float) -> str:

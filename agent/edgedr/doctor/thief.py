@@ -69,7 +69,8 @@ def _could_overwrite(facts: BucketFacts) -> Iterator[str]:
 def _with_the_node(facts: BucketFacts) -> Iterator[str]:
     if facts.overwrites.yes:
         yield "could put another v1/RECOVER.txt there: by hand, follow the one that came with edgedr"
-    yield "could make new backups in this node's name: take its line out of allowed_signers"
+    old = "" if facts.overwrites.no else ", also in place of old backups"
+    yield f"could sign as this node{old}: believe only what the bucket has from before the theft"
     yield (
         "has what is on this node: keys of the cluster, the newest backup in the clear, and while it runs the live "
         "cluster; that is out of scope, no bucket can prevent it"

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from enum import Enum, auto
+from http import HTTPStatus
 from typing import Any, BinaryIO, cast
 
 from edgedr.errors import Damaged, ObjectExists, ObjectMissing, Refused, StorageError, Unreachable
@@ -18,7 +19,7 @@ from edgedr.storage.base import ByteSink, Progress, Spool, Stored, is_same, nobo
 from edgedr.storage.pacing import Patience, Throttle
 from edgedr.storage.s3_client import S3Client
 from edgedr.storage.s3_options import SCHEME, S3Options
-from edgedr.storage.s3_trouble import BadCredential, OutOfRange, Taken, Unable, not_s3, translated
+from edgedr.storage.s3_trouble import Denied, OutOfRange, Taken, Unable, not_s3, translated
 
 _HASH = "edgedr-sha256"
 """The metadata that says which bytes we sent: all that a retry compares, where it may look at all."""
@@ -91,21 +92,28 @@ class S3Storage:
         start = source.tell()
         body = _Body(source, start, size, sha256, name, self._throttle, progress)
 
-        def attempt(number: int) -> bool:
-            known = again or number > 1
+        sent = False
+
+        def attempt(_: int) -> bool:
+            nonlocal sent
             there = self._there(name, size, sha256)
             if there is _There.OURS:
-                return number > 1
+                return sent
             if there is _There.OTHER:
                 raise self._taken(name)
             body.restart()
             try:
                 self._send(name, body, sha256)
             except Taken as error:
+                self._blind = there is _There.UNSEEN
                 there = self._there(name, size, sha256)
-                if there is _There.OURS or (there is _There.UNSEEN and known):
-                    return number > 1
+                if there is _There.OURS or (there is _There.UNSEEN and (again or sent)):
+                    return sent
                 raise self._taken(name) from error
+            except Unreachable:
+                sent = True  # for all that is known
+                raise
+            self._blind = there is _There.UNSEEN  # as it should be for a node: what counts for a put may not look
             return True
 
         try:
@@ -158,6 +166,8 @@ class S3Storage:
             return _There.UNSEEN
         try:
             head = self.client.call("head_object", self._where(name), Key=self._key(name))
+            if "ETag" not in head:
+                raise not_s3("look at", self._where(name), "its answer is no S3")
             told = head.get("Metadata", {}).get(_HASH)
             if head.get("ContentLength") != size or (told is not None and told != sha256):
                 return _There.OTHER
@@ -166,10 +176,7 @@ class S3Storage:
                     return _There.OURS if is_same(there, size, sha256) else _There.OTHER
         except ObjectMissing:
             return _There.NOTHING
-        except BadCredential:
-            raise
-        except Refused:
-            self._blind = True  # as it should be for a node
+        except Denied:
             return _There.UNSEEN
         return _There.OURS
 
@@ -242,9 +249,12 @@ class S3Storage:
             spool.restart()  # another object has that name by now, or it is shorter than what we hold
             seen.clear()
             raise Unreachable(f"cannot get {where}: it changed meanwhile") from error
+        if "ETag" not in reply:
+            reply["Body"].close()
+            raise not_s3("get", where, "its answer is no S3")
         if spool.size and "ContentRange" not in reply:
             spool.restart()
-        seen["etag"] = reply.get("ETag", "")
+        seen["etag"] = reply["ETag"]
         expected = reply.get("ContentLength")
         with translated("get", where), closing(reply["Body"]) as body:
             while block := body.read(_BLOCK):
@@ -256,22 +266,28 @@ class S3Storage:
     def others(self, name: str) -> Iterator[BinaryIO]:
         """Open an object once more, then its older contents where the bucket keeps versions and lets us see them."""
         yield self.open(name)
-        for version in self._versions(name):
+        for version in self._versions(name, older=True):
             held = _Held()
             try:
                 self._fetch(name, held, version)
+            except Unreachable:  # it may be the good one: that is not known
+                held.close()
+                raise
             except StorageError:
                 held.close()
                 continue
             held.file.seek(0)
             yield held.file
 
-    def _versions(self, name: str) -> Iterator[str]:
+    def _versions(self, name: str, *, older: bool = False) -> Iterator[str]:
+        """Yield the ids of the versions of a name, newest first; with ``older``, without the one that is opened."""
         refuse_name(name)
         key = self._key(name)
         try:
             for page in self._pages("list_object_versions", Prefix=key):
-                yield from (each["VersionId"] for each in page.get("Versions", ()) if each["Key"] == key)
+                for each in page.get("Versions", ()):
+                    if each["Key"] == key and not (older and each.get("IsLatest")):
+                        yield each["VersionId"]
         except (Refused, Unable, ObjectMissing):
             return
 
@@ -279,25 +295,35 @@ class S3Storage:
         """Yield the object ``prefix`` and those below it, sorted by name."""
         if prefix:
             refuse_name(prefix)
-            at = self._key(prefix)
-            for page in self._pages("list_objects_v2", Prefix=at, MaxKeys=1):
+        if self._deleted:
+            yield from self._list_deleted(prefix)
+            return
+        if prefix:
+            for page in self._pages("list_objects_v2", Prefix=self._key(prefix), MaxKeys=1):
                 yield from (stored for stored in self._stored(page.get("Contents", ())) if stored.name == prefix)
                 break
-        below = f"{self._key(prefix)}/" if prefix else self._root()
-        if not self._deleted:
-            for page in self._pages("list_objects_v2", Prefix=below):
-                yield from self._stored(page.get("Contents", ()))
-            return
+        for page in self._pages("list_objects_v2", Prefix=f"{self._key(prefix)}/" if prefix else self._root()):
+            yield from self._stored(page.get("Contents", ()))
+
+    def _list_deleted(self, prefix: str) -> Iterator[Stored]:
         found: dict[str, Any] = {}
-        for page in self._pages("list_object_versions", Prefix=below):
+        for page in self._pages("list_object_versions", Prefix=self._key(prefix)):
             for each in page.get("Versions", ()):
                 found.setdefault(each["Key"], each)  # the newest of a name comes first
-        yield from self._stored(found[key] for key in sorted(found))
+        for stored in self._stored(found[key] for key in sorted(found)):
+            if not prefix or stored.name == prefix or stored.name.startswith(f"{prefix}/"):
+                yield stored
 
     def delete(self, name: str) -> None:
         """Take an object away; where the bucket keeps versions, they stay behind a mark."""
         refuse_name(name)
-        self.client.persist(lambda _: self.client.call("delete_object", self._where(name), Key=self._key(name)))
+
+        def attempt(_: int) -> None:
+            reply = self.client.call("delete_object", self._where(name), Key=self._key(name))
+            if reply["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.NO_CONTENT:
+                raise not_s3("delete", self._where(name), "its answer is no S3")
+
+        self.client.persist(attempt)
 
     def sweep(self, prefix: str = "") -> int:
         """Return 0: a PUT that is cut off leaves nothing."""

@@ -122,4 +122,4 @@ class Asking:
 
 def _said(error: StorageError, what: str) -> str:
     """Return what the server said, without what we asked it for."""
-    return (error.message.partition(f"{what}: ")[2] or error.message).removesuffix(": None")
+    return error.message.partition(f"{what}: ")[2] or error.message

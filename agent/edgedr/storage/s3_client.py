@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edgedr.credentials import Secret
 from edgedr.errors import ConfigurationError, Unreachable
 from edgedr.storage.pacing import Patience, wait_before
-from edgedr.storage.s3_options import S3Options, Style
+from edgedr.storage.s3_options import S3Options, Style, why_no_endpoint
 from edgedr.storage.s3_trouble import BadCredential, Throttled, clock_offset, not_s3, translated
 
 if TYPE_CHECKING:
@@ -135,6 +135,11 @@ class S3Client:
             verify=str(options.ca) if options.ca else None,
             config=config,
         )
+        reason = why_no_endpoint(client.meta.endpoint_url)  # AWS_ENDPOINT_URL and ~/.aws may name one, too
+        if reason is not None:
+            raise ConfigurationError(
+                f"the endpoint of {options.url}: {reason}", hint="look at `endpoint`, AWS_ENDPOINT_URL and ~/.aws"
+            )
         client.meta.events.register_last("before-call.s3", _stay)
         client.meta.events.register("before-send.s3", _about_to_send)
         client.meta.events.register("response-received.s3", self._note_clock)

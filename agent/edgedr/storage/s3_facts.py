@@ -54,6 +54,7 @@ class BucketFacts:
     root: str = ""
     """What all our names there begin with: ``edge/``, or nothing."""
     puts: Told = NOT_TRIED
+    puts_deltas: Told = NOT_TRIED
     conditional: Told = NOT_TRIED
     """Whether a put with If-None-Match is refused where the name is taken."""
     overwrites: Told = NOT_TRIED

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -17,6 +17,7 @@ from typing import Any
 
 from edgedr.credentials import Credential
 from edgedr.errors import ObjectMissing, Unreachable
+from edgedr.model import Class
 from edgedr.storage.s3_asking import YES, Asking, Reply
 from edgedr.storage.s3_client import read_key
 from edgedr.storage.s3_facts import Answer, BucketFacts, Told, default_retention, read_rules
@@ -30,9 +31,14 @@ _PAGE = 100
 
 
 def probe(
-    options: S3Options, own: str, others: Sequence[str], *, clock: Callable[[], datetime], throughput: int = 1 << 20
+    options: S3Options,
+    own: Mapping[Class, str],
+    others: Sequence[str],
+    *,
+    clock: Callable[[], datetime],
+    throughput: int = 1 << 20,
 ) -> BucketFacts:
-    """Try everything; ``own`` is the name that a node's fulls are below, ``others`` are those of other nodes.
+    """Try everything. ``own`` are the names that a node's fulls and deltas are below, ``others`` those of other nodes.
 
     ``throughput`` is how many bytes are sent to measure it, 0 for none. Raises what storages raise where the server is
     out of reach, or refuses all that is asked.
@@ -57,13 +63,19 @@ def _forged(options: S3Options) -> Iterator[S3Options]:
 
 class _Probe:
     def __init__(
-        self, asking: Asking, own: str, others: Sequence[str], clock: Callable[[], datetime], throughput: int
+        self,
+        asking: Asking,
+        own: Mapping[Class, str],
+        others: Sequence[str],
+        clock: Callable[[], datetime],
+        throughput: int,
     ) -> None:
         self._asking, self._clock, self._size = asking, clock, throughput
         run = f"doctor-{secrets.token_hex(4)}"
-        self._own = f"{asking.root}{own}/"
+        self._own = f"{asking.root}{own[Class.FULL]}/"
         self._below = f"{self._own}{run}"
         self._key = f"{self._below}/probe"
+        self._delta = f"{asking.root}{own[Class.DELTA]}/{run}/probe"
         self._others = [f"{asking.root}{other}/{run}/probe" for other in others]
         self._facts = BucketFacts(asking.options.url, asking.root)
 
@@ -71,7 +83,7 @@ class _Probe:
         """Ask it all; what depends on an answer comes after it."""
         first = self._put_first()
         if first.told.yes:
-            self._put_again()
+            self._put_again(first)
         self._look(first)
         facts = self._facts
         if first.error is not None and not any(told.yes for told in (facts.lists, facts.lists_all, facts.gets)):
@@ -99,21 +111,18 @@ class _Probe:
             raise reply.error
         if isinstance(reply.error, Taken):  # by our own first attempt, whose answer was lost
             reply = Reply(YES)
-        none = Told(Answer.NO, "what is put gets no version")
-        unknown = Told(Answer.UNKNOWN, "nothing could be put")
-        kept = YES if reply.version is not None else none if reply.told.yes else unknown
-        self._note(puts=reply.told, versions=kept)
+        self._note(puts=reply.told)
         return reply
 
-    def _put_again(self) -> None:
+    def _put_again(self, first: Reply) -> None:
         if self._asking.conditional:
             again = self._asking.put_new(self._key, _SECOND)
             told = Told(Answer.NO, "a second object was taken all the same") if again.told.yes else again.told
             self._note(conditional=YES if isinstance(again.error, Taken) else told)
+        self._note(puts_deltas=self._asking.put_new(self._delta, _FIRST).told)
         plain = self._asking.put(self._key, _THIRD)
-        self._note(overwrites=plain.told)
-        if plain.version is not None:
-            self._note(versions=YES)
+        none = Told(Answer.NO, "what is put gets no version")
+        self._note(overwrites=plain.told, versions=YES if plain.version or first.version else none)
 
     def _look(self, first: Reply) -> None:
         """List and get: our probe where one could be put, else the smallest object that a list shows."""

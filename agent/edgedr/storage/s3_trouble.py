@@ -26,7 +26,11 @@ SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound", "NoSuchVersion"})
 TAKEN = frozenset({"PreconditionFailed", "412"})
 _UNABLE = frozenset({"NotImplemented", "501", "MethodNotAllowed", "405", "XNotImplemented"})
+_WORDLESS = frozenset({"400", "401", "403"})
+"""What an answer without a body, as every one to HEAD, says instead of a code."""
+_REDIRECTS = range(300, 400)
 _TOO_MANY, _SERVER = 429, 500
+_PORTAL = "a portal or proxy may answer in the server's place: look at the link"
 _DENIED = "this credential may not do that: `edgedr doctor` says what it may"
 
 
@@ -36,6 +40,10 @@ class Unable(StorageError):
 
 class BadCredential(Refused):
     """The key itself is wrong, unknown or has run out: another one may be at hand."""
+
+
+class Denied(Refused):
+    """This credential may not do that; or no, and nothing more was said."""
 
 
 class Taken(StorageError):
@@ -61,7 +69,7 @@ _KINDS: tuple[tuple[frozenset[str], type[StorageError], str | None], ...] = (
     (frozenset({"NoSuchBucket"}), Refused, "the bucket is gone, or its name is wrong: look at `url` and `endpoint`"),
     (_CREDENTIAL, BadCredential, "give a valid credential: `edgedr doctor` looks at it"),
     (_UNABLE, Unable, "this server lacks it: `edgedr doctor` says what else"),
-    (frozenset({"AccessDenied"}), Refused, _DENIED),
+    (_WORDLESS | {"AccessDenied"}, Denied, _DENIED),
 )
 
 
@@ -119,9 +127,7 @@ def _holds(error: object, kind: type[BaseException], depth: int = 8) -> bool:
 
 def not_s3(act: str, what: str, why: str) -> Unreachable:
     """Make the error for an answer that no S3 server gives: a captive portal has many faces."""
-    return Unreachable(
-        f"cannot {act} {what}: {why}", hint="a portal or proxy may answer in the server's place: look at the link"
-    )
+    return Unreachable(f"cannot {act} {what}: {why}", hint=_PORTAL)
 
 
 def clock_offset(date: str | None) -> float | None:
@@ -136,11 +142,14 @@ def _answered(error: Any, told: str) -> StorageError:
     reply = error.response
     code = str(reply.get("Error", {}).get("Code", ""))
     status = int(reply.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    headers = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     said = f"{told}: {_said(reply, code)}"
+    if status in _REDIRECTS and not any(name.startswith("x-amz-") for name in headers):
+        return Unreachable(f"{told}: it leads elsewhere (status {status})", hint=_PORTAL)
     if code in SKEWED:
         return _skewed(told, reply)
     if code in _LATER or status == _TOO_MANY or (status >= _SERVER and code not in _UNABLE):
-        after = _seconds(reply.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after"))
+        after = _seconds(headers.get("retry-after"))
         return Throttled(said, after=after, hint="the server is busy or broken; edgedr goes on later")
     for codes, kind, hint in _KINDS:
         if code in codes:
