@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgedr.cli.parser import ROLES
+from edgedr.cli.options import ROLES
 from edgedr.doctor.judging import Role, judge, probe_names
 from edgedr.doctor.lifetimes import judge_lifetimes
 from edgedr.doctor.thief import thief

@@ -1,7 +1,7 @@
 """Faults 9 to 11: what a server, or somebody in its place, says instead of yes is named, and never taken for a yes."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import botocore.auth  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
-from edgedr.errors import ObjectExists, ObjectMissing, Refused, StorageError, Unreachable
+from edgedr.errors import ObjectExists, Refused, StorageError, Unreachable
 from edgedr.storage import s3_trouble
 from edgedr.storage.s3 import S3Storage
 from edgedr.storage.s3_trouble import BadCredential
@@ -17,8 +17,6 @@ from tests.lab.s3faults import (
     Answer,
     Fault,
     always,
-    either,
-    expired_token,
     first,
     moved,
     portal,
@@ -26,12 +24,11 @@ from tests.lab.s3faults import (
     s3_error,
     skewed,
 )
-from tests.lab.s3proxy import S3Proxy
-from tests.lab.s3road import EAGER, PATIENCE, Junction, Road, by_way_of, junction, key_file, node_road, waits
+from tests.lab.s3road import EAGER, PATIENCE, Junction, Road, by_way_of, junction, node_road, waits
 from tests.lab.s3servers import Ceph, Rclone
 from tests.storage_contract import get, names, put, send
 from tests.test_fault_s3 import ACTS, DATA
-from tests.test_storage_s3 import A, B, overwrite
+from tests.test_storage_s3 import A, B
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +186,7 @@ def test_an_attempt_that_was_refused_never_got_through(ceph: Ceph, crossing: Jun
 @pytest.mark.parametrize("act", ACTS)
 def test_somebody_elses_certificate_is_refused(road: Road, rclone: Rclone, act: str) -> None:
     """TLS with another authority's certificate: nothing is sent, nobody asks again, and there is no way without it."""
-    storage = S3Storage(by_way_of(road.proxy, road.past._options, ), patience=EAGER)
+    storage = S3Storage(by_way_of(road.proxy, road.past._options ), patience=EAGER)
     storage = S3Storage(replace(storage._options, ca=rclone.ca), patience=EAGER)
     with pytest.raises(Refused, match="certificate is not to be trusted"):
         ACTS[act](storage)

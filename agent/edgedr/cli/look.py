@@ -9,7 +9,8 @@ from edgedr.cli.bucket import found_alarms, replica_records
 from edgedr.cli.closure import closure_document, has_snapshot, print_closure, read_closure, verdict
 from edgedr.cli.inventories import read_inventory
 from edgedr.cli.keyring import identities
-from edgedr.cli.parser import SOURCES, Arguments
+from edgedr.cli.options import SOURCES
+from edgedr.cli.parser import Arguments
 from edgedr.cli.places import chosen, listed, open_place
 from edgedr.errors import Damaged, NoSuchBackup, StorageError
 from edgedr.inventory import Inventory, SourceRecord
