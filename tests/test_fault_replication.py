@@ -1,13 +1,16 @@
 """Faults 1, 8, 10 and 13 of replication, by the commands: whatever becomes of it, no backup is half there, or lost."""
 
+import itertools
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
 import warnings
+from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,11 @@ import pytest
 from edgedr.cli.main import main
 from edgedr.repository.names import MANIFEST, RECIPE
 from edgedr.repository.repository import Repository
-from edgedr.storage.s3_options import S3Options
+from edgedr.storage.s3 import S3Storage
 from tests.lab.fake_source import bytes_of
-from tests.lab.policies import NODE, PREFIX, SITE
-from tests.lab.s3faults import Fault, always, expired_token, killing, nth, s3_error
-from tests.lab.s3road import Junction, Road, as_replica, by_way_of, junction, node_road, waits
+from tests.lab.policies import NODE, SITE
+from tests.lab.s3faults import Fault, always, expired_token, killing, nth, s3_error, skewed
+from tests.lab.s3road import Junction, Road, as_replica, junction, light_clients, node_road, options, waits
 from tests.lab.s3servers import Ceph
 from tests.lab.site import init, move, site, without_etcd
 from tests.storage_contract import get, names
@@ -32,6 +35,7 @@ AT_ONCE = 2
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits of the clients."""
+    light_clients(monkeypatch)
     return waits(monkeypatch)
 
 
@@ -70,6 +74,13 @@ class Node:
     def change(self, seed: int, size: int = 5000) -> None:
         """Let the node have something new to capture."""
         (self.path / "root/srv/new").write_bytes(bytes_of(seed, size))
+
+    def copied(self, to: Path) -> "Node":
+        """Return the same node in another place, which is made anew."""
+        shutil.rmtree(to, ignore_errors=True)
+        shutil.copytree(self.path, to)
+        move(self.path, to)
+        return Node(to, self._capsys)
 
     def objects(self) -> dict[str, bytes]:
         """Return what the local repository holds."""
@@ -139,48 +150,179 @@ def killed(node: Node, road: Road, number: int, *, done: bool) -> bool:
     return ended != 0
 
 
-def empty(road: Road) -> None:
-    for name in names(road.past):
-        road.past.delete(name)
+DEATHS = {
+    "blind, before the server is asked": (False, (False,)),
+    "blind, when it has done it": (False, (True,)),
+    "may look, either": (True, (False, True)),
+}
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["before the server is asked", "when it has done it"])
-@pytest.mark.parametrize("may_look", [False, True], ids=["blind", "may look"])
+@pytest.mark.parametrize("death", DEATHS)
 def test_killed_at_any_request(
-    crossing: Junction, ceph: Ceph, scratch: Path, capsys: pytest.CaptureFixture[str], may_look: bool, done: bool
+    crossing: Junction, ceph: Ceph, scratch: Path, capsys: pytest.CaptureFixture[str], death: str
 ) -> None:
     """At every one: no manifest without all its segments; the next run completes, and sends hardly anything again."""
-    origin = Node(scratch / "origin", capsys)
-    with crossing.road() as open_road:
-        road = open_road if may_look else node_road(crossing.proxy, ceph, locked=False)
-        origin.make(as_replica(road.storage._options, at_once=AT_ONCE))
-        for seed in (1, 2):
-            origin.change(seed, 2_500_000)
-            road.breaks(always(Fault(reset_after=0)))
-            origin.run("backup", code=5)
-            (origin.path / "state/replicas/far.json").unlink()
-        number = 0
-        while True:
-            number += 1
-            node = Node(scratch / str(number), capsys)
-            shutil.copytree(origin.path, node.path)
-            move(origin.path, node.path)
-            was_killed = killed(node, road, number, done=done)
+    may_look, done = DEATHS[death]
+    with crossing.road() as own:
+        road = own if may_look else node_road(crossing.proxy, ceph, locked=False)
+        origin = never_shipped(scratch / "origin", road, capsys)
+        for number in itertools.count(1):
+            node = origin.copied(scratch / "killed")
+            was_killed = killed(node, road, number, done=done[number % len(done)])
             before = expect_sound(road)
-            sent = [each.path for each in road.seen("PUT") if "/heartbeat/" not in each.path]
+            sent = sent_names(road)
             road.breaks(lambda _: None)
             assert node.json("replicate")[0]["error"] is None
             expect_all(road, node)
             assert before == node.local()[: len(before)]
-            sent += [each.path for each in road.seen("PUT") if "/heartbeat/" not in each.path]
-            twice = {path for path in sent if sent.count(path) > 1}
-            assert all(sent.count(path) == 2 for path in twice)
-            assert len([path for path in twice if not path.endswith(RECIPE)]) <= AT_ONCE
-            shutil.rmtree(node.path)
-            for path in names(road.past):
-                crossing.direct._connected().delete_object(
-                    Bucket=road.past._options.bucket, Key=f"{road.past._options.prefix}/{path}"
-                )
+            times = Counter(sent + sent_names(road))
+            assert max(times.values()) <= 2
+            assert sum(times[name] == 2 for name in times if name != RECIPE) <= AT_ONCE
+            empty(road, crossing)
             if not was_killed:
                 break
-    assert number > 12
+        assert number > 12
+
+
+def never_shipped(path: Path, road: Road, capsys: pytest.CaptureFixture[str]) -> Node:
+    """Make a node with a full of three segments and a delta, which the link never took."""
+    node = Node(path, capsys)
+    node.make(as_replica(road.storage._options, at_once=AT_ONCE))
+    road.breaks(always(Fault(reset_after=0)))
+    for seed, size in ((1, 2_200_000), (2, 5000)):
+        node.change(seed, size)
+        node.run("backup", code=5)
+    (path / "state/replicas/far.json").unlink()
+    return node
+
+
+def sent_names(road: Road) -> list[str]:
+    """Return what was put since the faults were last set, but for the heartbeat, which is put again each time."""
+    names = (each.path.partition(f"/{road.past._options.prefix}/")[2] for each in road.seen("PUT"))
+    return [name for name in names if "/heartbeat/" not in name]
+
+
+def empty(road: Road, crossing: Junction) -> None:
+    """Take everything away, as the bucket's owner."""
+    place = road.past._options
+    for name in names(road.past):
+        crossing.direct._connected().delete_object(Bucket=place.bucket, Key=f"{place.prefix}/{name}")
+
+
+@pytest.fixture
+def node(tmp_path: Path, road: Road, capsys: pytest.CaptureFixture[str]) -> Node:
+    """A node that ships to that bucket."""
+    made = Node(tmp_path, capsys)
+    made.make(as_replica(road.storage._options, at_once=AT_ONCE))
+    return made
+
+
+def later(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
+    """Let `edgedr replicate` run so much later."""
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + by
+
+    monkeypatch.setattr("edgedr.cli.replicate.datetime", Later)
+
+
+SHUT = {
+    "no right to put": s3_error(403, "AccessDenied"),
+    "credential has run out": expired_token(),
+    "bucket gone": s3_error(404, "NoSuchBucket"),
+    "clock is wrong": skewed(timedelta(hours=2)),
+}
+
+
+@pytest.mark.parametrize("fault", SHUT)
+def test_what_refuses_is_left_alone_and_capture_goes_on(
+    node: Node, road: Road, slept: list[float], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Every backup is committed and said to be here only; one try an hour, no more; once mended, nobody resets anything."""
+    road.breaks(always(SHUT[fault]))
+    node.run("backup", code=5)
+    assert 0 < len(road.proxy.requests) <= 4
+    assert slept == []
+    road.proxy.requests.clear()
+    for seed in (1, 2):
+        node.change(seed)
+        said = node.run("backup", code=5)
+        assert "not tried again yet" in said
+        assert "2 backups waiting" in said or "3 backups waiting" in said or seed == 1
+    assert "not tried again yet" in node.run("replicate", "--patient", code=5)
+    assert road.proxy.requests == []
+    assert [each["shipped"] for each in node.json("list")] == [{"far": False}] * 3
+    later(monkeypatch, timedelta(minutes=29))
+    node.run("replicate", "--patient", code=5)
+    assert road.proxy.requests == []
+    later(monkeypatch, timedelta(minutes=61))
+    node.run("replicate", "--patient", code=5)
+    assert 0 < len(road.proxy.requests) <= 4
+    road.breaks(lambda _: None)
+    later(monkeypatch, timedelta(minutes=123))
+    node.run("replicate", "--patient")
+    expect_all(road, node)
+    assert [each["shipped"] for each in node.json("list")] == [{"far": True}] * 3
+
+
+def test_a_bucket_that_comes_back_gets_everything(
+    ceph: Ceph, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bucket is really not there, then it is: a run by hand tries at once, whatever failed before."""
+    there = options(ceph, f"lab-late-{secrets.token_hex(4)}")
+    node = Node(tmp_path, capsys)
+    node.make(as_replica(there))
+    assert "the bucket is gone, or its name is wrong" in node.run("backup", code=5)
+    node.run("replicate", code=5)
+    ceph.bucket(there.bucket)
+    assert node.json("replicate")[0]["shipped"] == node.local()
+    there_now = S3Storage(there)
+    assert {name: get(there_now, name) for name in names(there_now, "v1/full")}.items() <= node.objects().items()
+
+
+def test_a_credential_that_is_not_there_yet(node: Node, road: Road) -> None:
+    """A reference that leads nowhere is a reason not to ship, none not to capture; put there, it is used."""
+    text = node.config.read_text()
+    key = node.path / "key"
+    node.config.write_text(text.replace(str(road.storage._options.credential), f"file:{key}"))
+    said = node.run("backup", code=5)
+    assert f"file:{key}" in said
+    assert len(node.local()) == 1
+    assert road.proxy.requests == []
+    shutil.copy(road.storage._options.credential.place, key)  # type: ignore[union-attr]
+    node.run("replicate")
+    expect_all(road, node)
+
+
+def test_a_dead_link_keeps_no_backup_from_being_committed(node: Node, road: Road) -> None:
+    """Nobody listens at the endpoint: committed, exit 5, said to be here only; the same configuration ships it later."""
+    road.breaks(always(Fault(reset_after=0)))
+    said = node.run("backup", code=5)
+    assert "committed" in said
+    assert "not shipped" in said
+    assert "1 backup waiting" not in said or "not shipped" in said
+    (backup,) = node.json("list")
+    assert (backup["condition"], backup["shipped"]) == ("ok", {"far": False})
+    assert "  no" in node.run("list")
+    assert names(road.past) == []
+    node.run("verify", "--all")
+    assert node.json("replicate", code=5)[0]["error"]
+    road.breaks(lambda _: None)
+    assert node.json("replicate")[0]["shipped"] == node.local()
+    expect_all(road, node)
+    assert "  yes" in node.run("list")
+
+
+def test_nobody_listens_at_the_endpoint(node: Node, road: Road) -> None:
+    """The real thing: a port that nothing has; the message names it, and the next act."""
+    with socket.create_server(("127.0.0.1", 0)) as unheard:
+        port = unheard.getsockname()[1]
+    text = node.config.read_text()
+    node.config.write_text(text.replace(road.proxy.endpoint, f"https://127.0.0.1:{port}"))
+    said = node.run("backup", code=5)
+    assert "committed" in said
+    assert "error: not shipped to far: cannot" in said
+    assert "  hint: look at the link" in said
+    assert [each["shipped"] for each in node.json("list")] == [{"far": False}]

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import pytest
 
-from edgedr.errors import ObjectMissing, StorageError, Unreachable
+from edgedr.errors import ObjectMissing, StorageError, TooLong, Unreachable
 from edgedr.storage.base import Spool, Storage
 from edgedr.storage.fetched import FetchedStorage
 from edgedr.storage.memory import MemoryStorage
@@ -36,11 +36,13 @@ class Far(MemoryStorage):
     def describe(self) -> str:
         return "far away"
 
-    def others(self, name: str) -> Iterator[BinaryIO]:
-        yield self.open(name)
+    def others(self, name: str, *, limit: int | None = None) -> Iterator[BinaryIO]:
+        yield self.open(name, limit=limit)
 
-    def fetch(self, name: str, spool: Spool) -> None:
+    def fetch(self, name: str, spool: Spool, *, limit: int | None = None) -> None:
         data = get(self, name)
+        if limit is not None and len(data) > limit:
+            raise TooLong(f"{name} has {len(data)} bytes")
         if spool.size > len(data):
             spool.restart()
         self.asked.append((name, spool.size))
@@ -264,7 +266,7 @@ def test_all_is_fetched_at_once(far: Far, here: Path) -> None:
     far.breaks_after = None
     storage.open(A).close()
     seen: list[int] = []
-    storage.fetch_all([A, B, C], seen.append)
+    storage.fetch_all(dict.fromkeys((A, B, C), 100), seen.append)
     assert sum(seen) == 3 * len(get(far, A))
     assert kept(here) == [A, B, C]
     assert sorted(far.asked) == [(A, 0), (B, 0), (B, 7), (C, 0)]
@@ -281,7 +283,7 @@ def test_progress_is_taken_back_where_it_begins_again(far: Far, here: Path) -> N
         storage.open(A)
     far.objects[A] = b"short"
     seen: list[int] = []
-    storage.fetch_all([A], seen.append)
+    storage.fetch_all({A: 100}, seen.append)
     assert seen == [7, -7, 4, 1]
 
 
@@ -290,7 +292,7 @@ def test_one_that_is_missing_stops_the_rest(far: Far, here: Path) -> None:
     far.objects |= {f"v1/full/{number}": b"" for number in range(100)}
     far.takes = 0.05
     with pytest.raises(ObjectMissing, match="v1/full/e"):
-        FetchedStorage(far, here).fetch_all(["v1/full/e", *far.objects], lambda _: None)
+        FetchedStorage(far, here).fetch_all(dict.fromkeys(["v1/full/e", *far.objects], 9), lambda _: None)
     assert len(far.asked) <= 2 * far.at_once
 
 

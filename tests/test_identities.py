@@ -148,9 +148,9 @@ class NoSegments(MemoryStorage):
         super().__init__()
         self.objects = {stored.name: filled.open(stored.name).read() for stored in filled.list()}
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str, *, limit: int | None = None) -> BinaryIO:
         assert not name.endswith(".age"), f"{name} was opened"
-        return super().open(name)
+        return super().open(name, limit=limit)
 
 
 def test_a_wrong_identity_is_told_before_any_segment_is_opened(key: Key, tmp_path: Path) -> None:

@@ -137,9 +137,9 @@ def test_a_restore_of_a_long_broken_chain_hashes_each_object_once(lab: Lab) -> N
     opened: list[str] = []
 
     class Counting(DirectoryStorage):
-        def open(self, name: str) -> io.BufferedReader:
+        def open(self, name: str, *, limit: int | None = None) -> io.BufferedReader:
             opened.append(name)
-            return super().open(name)  # type: ignore[return-value]
+            return super().open(name, limit=limit)  # type: ignore[return-value]
 
     lab.repository = Repository(Counting(lab.objects), site=lab.site, node=lab.node)
     with pytest.raises(Damaged):

@@ -266,6 +266,14 @@ def test_damage_here_is_passed_over_with_what_depends_on_it(
     assert place.committed == []
 
 
+def test_what_was_given_up_stays_so_when_damage_is_passed_over(lab: Lab) -> None:
+    """Going on behind damage makes nothing of what is not there look shipped."""
+    lab.back_up(b"one more", full=True)
+    outcome = ship(lab, Blind(), BUCKET, damaged=[str(lab.ids()[3])])
+    assert sequences(outcome.shipped) == [3, 6]
+    assert [one.sequence for one in lab.ids() if outcome.record.has(one)] == [3, 6]
+
+
 @pytest.mark.parametrize("hit", [2, 5])
 def test_a_backup_that_vanishes_meanwhile(lab: Lab, hit: int) -> None:
     """What the quota lets go of while it is on its way is no damage; the rest goes on, and no half of it is listed."""

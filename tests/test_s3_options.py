@@ -209,9 +209,9 @@ class Attempts:
         self.keys: list[str | None] = []
 
     def __call__(self, number: int) -> str:
-        self.client._connected()
+        signer = self.client._connected()._request_signer
         self.numbers.append(number)
-        self.keys.append((self.client._key or {}).get("aws_access_key_id"))
+        self.keys.append(signer._credentials and signer._credentials.access_key)
         end = self.ends.pop(0) if len(self.ends) > 1 else self.ends[0]
         if isinstance(end, str):
             return end

@@ -57,10 +57,10 @@ class TestPlace(StorageContract):
 class Spoilt(MemoryStorage):
     """A storage where something else comes first under each name: what belongs there is among the others."""
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str, *, limit: int | None = None) -> BinaryIO:
         return io.BytesIO(self.objects[name][::-1])
 
-    def others(self, name: str) -> Iterator[BinaryIO]:
+    def others(self, name: str, *, limit: int | None = None) -> Iterator[BinaryIO]:
         yield io.BytesIO(b"neither")
         yield io.BytesIO(self.objects[name])
 
@@ -258,6 +258,7 @@ def test_whoever_interrupts_it_does_not_wait_for_the_rest(lab: Lab, backup: List
 
     def interrupt(_: str) -> None:
         if not halted.is_set():
+            time.sleep(0.05)  # until all of them wait for their turn
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
             halted.wait(20)
         time.sleep(0.05)

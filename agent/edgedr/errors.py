@@ -57,6 +57,10 @@ class ObjectExists(StorageError):
     """An object of that name is there already; object names are never reused."""
 
 
+class TooLong(StorageError):
+    """An object is longer than what belongs there, so that nothing of it was fetched."""
+
+
 class ObjectMissing(StorageError):
     """There is no object of that name."""
 

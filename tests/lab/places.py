@@ -93,7 +93,7 @@ class Blind(Place):
         self.asked(prefix)
         raise Refused("cannot list: AccessDenied")
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str, *, limit: int | None = None) -> BinaryIO:
         raise Refused(f"cannot get {name}: AccessDenied")
 
     def put(
@@ -129,8 +129,8 @@ class Dying(MemoryStorage):
 
     bad = ""
 
-    def open(self, name: str) -> BinaryIO:
-        return Bad() if self.bad and self.bad in name else super().open(name)
+    def open(self, name: str, *, limit: int | None = None) -> BinaryIO:
+        return Bad() if self.bad and self.bad in name else super().open(name, limit=limit)
 
 
 def memory_of(lab: Lab, replica: ReplicaSettings) -> ReplicaMemory:

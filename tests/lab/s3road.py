@@ -13,6 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import botocore.loaders  # type: ignore[import-untyped,unused-ignore]
+import botocore.session  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
 from edgedr.credentials import Credential
@@ -28,6 +30,7 @@ from tests.lab.s3servers import Ceph, S3Server
 
 PATIENCE = Patience(attempts=4, longest=8.0)
 EAGER = Patience(attempts=3, longest=0.01)
+_LOADER = botocore.loaders.create_loader()
 
 
 def options(server: S3Server, bucket: str, **changes: Any) -> S3Options:
@@ -134,3 +137,8 @@ def as_replica(there: S3Options, name: str = "far", **more: str | int) -> str:
         **more,
     }
     return "\n[[replicas]]\n" + "".join(f"{field} = {json.dumps(value)}\n" for field, value in fields.items())
+
+
+def light_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all clients of this process, and of its forks, read boto3's descriptions of S3 once."""
+    monkeypatch.setattr(botocore.session, "create_loader", lambda *_: _LOADER)

@@ -12,7 +12,7 @@ from typing import assert_never
 
 from edgedr import durable
 from edgedr.archive import NODE_TAR, ArchiveReader
-from edgedr.errors import Damaged, ObjectMissing, RestoreStopped
+from edgedr.errors import Damaged, ObjectMissing, RestoreStopped, TooLong
 from edgedr.inventory import Inventory
 from edgedr.model import BackupId, Finding, Manifest
 from edgedr.recovery.extract import extract
@@ -97,7 +97,7 @@ def _believed_chain(
     trusted: dict[BackupId, Listed] = {}
     signer: PublicKey | None = None
     link: BackupId | None = first.id
-    while link is not None and link in by_id and not by_id[link].damage:
+    while link is not None and link in by_id and UNSIGNED not in by_id[link].damage and by_id[link].manifest:
         manifest, key = repository.signed_manifest(by_id[link].place, believed)
         name = principal(manifest.site, manifest.node)
         if not believed(manifest, key):
@@ -105,7 +105,7 @@ def _believed_chain(
                 confirmed.add(key)
             else:
                 order.trust.require(name, key, manifest.created, f"the manifest of {link}")
-        trusted[link] = replace(by_id[link], manifest=manifest)
+        trusted[link] = repository.as_signed(by_id[link], manifest)
         signer = signer or key
         link = manifest.parent if manifest.parent not in trusted else None
     signed = trusted[first.id].manifest if first.id in trusted else None
@@ -122,13 +122,13 @@ def _download(
     """Bring over what is not here yet. Only now: somebody believes the chain, and an identity opens it."""
     if isinstance(repository.storage, FetchedStorage):
         watcher.begin("download", sum(link.sealed_size for link in chain))
-        objects = [
-            by_id[link.id].place.object(segment.object)
+        objects = {
+            by_id[link.id].place.object(segment.object): segment.size
             for link in chain
             for artifact in link.artifacts
             for segment in artifact.segments
-        ]
-        with suppress(ObjectMissing):  # what is missing is named when it is checked
+        }
+        with suppress(ObjectMissing, TooLong):  # what is missing, or another thing, is named when it is checked
             repository.storage.fetch_all(objects, watcher.advance)
 
 

@@ -1,14 +1,15 @@
 """Backups in a storage: which there are, writing one so that it exists wholly or not at all, and checking them (L1)."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar
 
 from edgedr import strictjson
 from edgedr.errors import Damaged, ObjectExists, ObjectMissing, Refused, StorageError, Unreachable
 from edgedr.model import BackupId, Manifest, Segment
+from edgedr.repository.alternatives import contents, first_good, proven, small
 from edgedr.repository.consistency import inconsistencies, lost_places
 from edgedr.repository.names import (
     MANIFEST,
@@ -70,6 +71,20 @@ class Signed:
     signature: bytes
 
 
+class _Remembering:
+    """An iterator that can be begun again, without asking twice for what it gave."""
+
+    def __init__(self, source: Iterator[bytes]) -> None:
+        self._source = source
+        self._given: list[bytes] = []
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from list(self._given)
+        for each in self._source:
+            self._given.append(each)
+            yield each
+
+
 class Repository:
     """The backups below one storage; of one node, where ``site`` and ``node`` are given."""
 
@@ -89,6 +104,14 @@ class Repository:
                 if belongs is not None:
                     found[belongs[0]][belongs[1]] = stored.size
         yield from sorted(found.items(), key=lambda item: (item[0].site, item[0].node, item[0].id))
+
+    def _stands_behind(self, place: Place, segment: Segment) -> bool:
+        """Say whether what was signed for stands behind what is listed, in a place that keeps older contents."""
+        try:
+            self.open(place, segment).close()
+        except Damaged:
+            return False
+        return True
 
     def list(self, some: Callable[[Sequence[Place]], Collection[Place]] | None = None) -> tuple[Listed, ...]:
         """Return the committed backups by site, node and sequence. No signature or hash is checked here.
@@ -118,22 +141,30 @@ class Repository:
             raise  # nothing was seen of it: unknown is not damaged
         except (Damaged, StorageError) as error:
             return Listed(place, sizes, None, (error.message,))
-        damage = []
-        if SIGNATURE not in sizes:
-            damage.append(UNSIGNED)
+        return self.as_signed(Listed(place, sizes, None), manifest)
+
+    def as_signed(self, listed: Listed, manifest: Manifest) -> Listed:
+        """Return what is listed with this manifest of it, and with what damage that means."""
+        damage = [UNSIGNED] if SIGNATURE not in listed.objects else []
         for artifact in manifest.artifacts:
             for segment in artifact.segments:
-                size = sizes.get(segment.object)
+                size = listed.objects.get(segment.object)
                 if size is None:
                     damage.append(f"{segment.object} is missing")
-                elif size != segment.size:
+                elif size != segment.size and not self._stands_behind(listed.place, segment):
                     damage.append(f"{segment.object} has {size} bytes instead of {segment.size}")
-        return Listed(place, sizes, manifest, tuple(damage))
+        return replace(listed, manifest=manifest, damage=tuple(damage))
 
     def manifest(self, place: Place) -> Manifest:
         """Read one manifest. Raises ``Damaged`` if it is not one, or not this backup's, and ``ObjectMissing``."""
         name = place.object(MANIFEST)
-        return self._first_good(name, lambda file: self._decode(place, _read(file, name, MAX_MANIFEST)))
+        return first_good(
+            self.storage,
+            self.strays,
+            name,
+            MAX_MANIFEST,
+            lambda file: self._decode(place, small(file, name, MAX_MANIFEST)),
+        )
 
     def signed_manifest(self, place: Place, believed: "Believed | None" = None) -> "tuple[Manifest, PublicKey]":
         """Read one manifest and check its signature; return whose that is. Raises what ``signed`` does."""
@@ -147,63 +178,54 @@ class Repository:
         the first whose signature holds.
         """
         name = place.object(MANIFEST)
+        signatures = _Remembering(self._signatures(place))
         doubtful: list[Signed] = []
 
         def read(file: BinaryIO) -> Signed:
-            signed = self._with_signature(place, _read(file, name, MAX_MANIFEST))
+            signed = self._with_signature(place, small(file, name, MAX_MANIFEST), signatures)
             if believed is not None and not believed(signed.manifest, signed.key):
                 doubtful.append(signed)
                 raise Damaged(f"the manifest of {place.id} is signed by somebody unknown")
             return signed
 
         try:
-            return self._first_good(name, read)
+            return first_good(self.storage, self.strays, name, MAX_MANIFEST, read)
         except Damaged:
             if doubtful:
                 return doubtful[0]
             raise
 
-    def _with_signature(self, place: Place, data: bytes) -> "Signed":
-        from edgedr.sealing.signatures import MAX_SIGNATURE, verify  # noqa: PLC0415
+    def _signatures(self, place: Place) -> Iterator[bytes]:
+        """Yield all signatures that stand where a backup's belongs."""
+        from edgedr.sealing.signatures import MAX_SIGNATURE  # noqa: PLC0415
 
         name = place.object(SIGNATURE)
-
-        def read(file: BinaryIO) -> Signed:
-            signature = _read(file, name, MAX_SIGNATURE)
-            key = verify(data, signature, f"the manifest of {place.id}")
-            return Signed(self._decode(place, data), key, data, signature)
-
         try:
-            return self._first_good(name, read)
+            for file in contents(self.storage, name, MAX_SIGNATURE):
+                if file is not None:
+                    with file, suppress(Damaged):
+                        yield small(file, name, MAX_SIGNATURE)
         except ObjectMissing as error:
             raise Damaged(
                 f"{place.id} is not signed: {SIGNATURE} is missing",
                 hint="take another backup; --allow-unsigned restores it all the same, on your own judgement",
             ) from error
 
-    def _first_good(self, name: str, use: Callable[[BinaryIO], T]) -> T:
-        """Use the first content of an object that is any good: what comes first, the same once more, older ones.
+    def _with_signature(self, place: Place, data: bytes, signatures: Iterable[bytes]) -> "Signed":
+        from edgedr.sealing.signatures import verify  # noqa: PLC0415
 
-        Raises the first error if none is.
-        """
         first: Damaged | None = None
-        for file in chain((self.storage.open(name),), self.storage.others(name)):
+        for signature in signatures:
             try:
-                done = use(file)
+                key = verify(data, signature, f"the manifest of {place.id}")
+                signed = Signed(self._decode(place, data), key, data, signature)
             except Damaged as error:
                 first = first or error
-                file.close()
                 continue
-            except BaseException:
-                file.close()
-                raise
             if first is not None:
-                self.strays.add(name)
-            if done is not file:
-                file.close()
-            return done
-        assert first is not None
-        raise first
+                self.strays.add(place.object(SIGNATURE))
+            return signed
+        raise first or Damaged(f"{SIGNATURE} of {place.id} is damaged: it is longer than any signature")
 
     def open(self, place: Place, segment: Segment) -> BinaryIO:
         """Open a segment whose ciphertext has just been found to be what the manifest says (L1), at its beginning.
@@ -212,7 +234,8 @@ class Repository:
         """
         what = f"{segment.object} of {place.id}"
         try:
-            return self._first_good(place.object(segment.object), lambda file: _proven(file, segment, what))
+            name = place.object(segment.object)
+            return first_good(self.storage, self.strays, name, segment.size, lambda file: proven(file, segment, what))
         except ObjectMissing as error:
             raise Damaged(f"segment {what} is missing") from error
 
@@ -303,38 +326,3 @@ class Repository:
         for problem in inconsistencies(place, manifest):
             raise Damaged(f"{what} is damaged: {problem}", hint="it may be another backup's, put in this one's place")
         return manifest
-
-
-def _read(file: BinaryIO, name: str, limit: int) -> bytes:
-    try:
-        data = file.read(limit + 1)
-    except OSError as error:
-        raise _unreadable(name, error) from error
-    if len(data) > limit:
-        raise Damaged(f"{name} is damaged: longer than {limit} bytes")
-    return data
-
-
-def _proven(file: BinaryIO, segment: Segment, what: str) -> BinaryIO:
-    """Return a file at its beginning, once its content is found to be what the manifest says."""
-    import hashlib  # noqa: PLC0415 - OpenSSL is not loaded for a list
-
-    digest = hashlib.sha256()
-    size = 0
-    try:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            size += len(block)
-    except OSError as error:
-        raise _unreadable(what, error) from error
-    if (size, digest.hexdigest()) != (segment.size, segment.sha256):
-        difference = f"it has {size} bytes instead of {segment.size}" if size != segment.size else "sha256 differs"
-        raise Damaged(f"segment {what} is damaged: {difference} from the manifest")
-    file.seek(0)
-    return file
-
-
-def _unreadable(what: str, error: OSError) -> StorageError:
-    return StorageError(
-        f"{what} cannot be read: {error.strerror or error}", hint="look at the kernel log, and replace the disk"
-    )

@@ -94,13 +94,17 @@ class Storage(Protocol):
     def replace(self, name: str, data: bytes) -> None:
         """Put a small object in place of what has that name: the one kind that changes is a heartbeat."""
 
-    def open(self, name: str) -> BinaryIO:
-        """Open an object for reading; seekable. Raises ``ObjectMissing``."""
+    def open(self, name: str, *, limit: int | None = None) -> BinaryIO:
+        """Open an object for reading; seekable. Raises ``ObjectMissing``.
 
-    def others(self, name: str) -> Iterator[BinaryIO]:
+        One of more than ``limit`` bytes is ``TooLong`` where it would have to be fetched: nothing of it is.
+        """
+
+    def others(self, name: str, *, limit: int | None = None) -> Iterator[BinaryIO]:
         """Open what else is to be had under a name, likeliest first, each when it is asked for.
 
-        That is the same once more where it came over a network, and older contents where the place keeps them.
+        That is the same once more where it came over a network, and older contents where the place keeps them; none of
+        more than ``limit`` bytes, and not more of them than anybody wrote there in good faith.
         """
 
     def list(self, prefix: str = "") -> Iterator[Stored]:
@@ -119,7 +123,7 @@ class Storage(Protocol):
 class Remote(Storage, Protocol):
     """A storage behind a network, from which a download can go on where it stopped."""
 
-    def fetch(self, name: str, spool: Spool) -> None:
+    def fetch(self, name: str, spool: Spool, *, limit: int | None = None) -> None:
         """Append to a spool what of an object it does not hold yet; what it holds may be of another object by now."""
 
 
@@ -139,7 +143,7 @@ class Copying(ABC):
         """Open a new object for writing."""
 
     @abstractmethod
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str, *, limit: int | None = None) -> BinaryIO:
         """Open an object for reading."""
 
     def put(

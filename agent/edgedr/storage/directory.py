@@ -42,7 +42,7 @@ class DirectoryStorage(Copying):
         durable.make_directory(path.parent)
         durable.replace(path, data)
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str, *, limit: int | None = None) -> BinaryIO:  # noqa: ARG002 - nothing is fetched
         """Open an object for reading."""
         path = self._path(name)
         self._refuse_links(path)
@@ -53,7 +53,7 @@ class DirectoryStorage(Copying):
         except OSError as error:
             raise durable.storage_error(error, "read", path) from error
 
-    def others(self, name: str) -> Iterator[BinaryIO]:
+    def others(self, name: str, *, limit: int | None = None) -> Iterator[BinaryIO]:  # noqa: ARG002
         """Yield nothing: a file system keeps one content of a name."""
         self._path(name)
         return iter(())

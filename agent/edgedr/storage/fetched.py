@@ -1,7 +1,7 @@
 """A remote storage read through a directory: each object is fetched once, and a download goes on where it stopped."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -35,7 +35,7 @@ class FetchedStorage:
         """Say where the remote is."""
         return self._remote.describe()
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str, *, limit: int | None = None) -> BinaryIO:
         """Open an object, fetched unless it is here already."""
         path = self._path(name)
         try:
@@ -44,40 +44,46 @@ class FetchedStorage:
             pass
         except (OSError, StorageError):
             self._drop(path)
-        size = self._fetch(name, path, nobody)
+        size = self._fetch(name, path, nobody, limit)
         file = durable.open_for_reading(path)
         self._make_room(path, size)
         return file
 
-    def fetch_all(self, names: Sequence[str], progress: Progress) -> None:
-        """Fetch what is not here yet, several at a time; ``progress`` gets bytes as they come, and what is here."""
+    def fetch_all(self, sizes: Mapping[str, int], progress: Progress) -> None:
+        """Fetch objects of these names, and at most these sizes, that are not here yet, several at a time.
+
+        ``progress`` gets bytes as they come, and what is here.
+        """
 
         def fetch(name: str) -> None:
             path = self._path(name)
             if path.is_file():
                 progress(path.stat().st_size)
             else:
-                self._fetch(name, path, progress)
+                self._fetch(name, path, progress, sizes[name])
 
         with ThreadPoolExecutor(self.at_once) as pool:
             try:
-                for _ in pool.map(fetch, names):
+                for _ in pool.map(fetch, sizes):
                     pass
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _fetch(self, name: str, path: Path, progress: Progress) -> int:
+    def _fetch(self, name: str, path: Path, progress: Progress, limit: int | None) -> int:
         durable.make_directory(path.parent)
         with durable.continuing(path) as part:
             watched = _Watched(part, progress)
-            self._remote.fetch(name, watched)
+            self._remote.fetch(name, watched, limit=limit)
             return watched.size
 
-    def others(self, name: str) -> Iterator[BinaryIO]:
+    def others(self, name: str, *, limit: int | None = None) -> Iterator[BinaryIO]:
         """Ask the remote, since what is here is no good."""
-        self._drop(self._path(name))
-        return self._remote.others(name)
+        return self._others(name, self._path(name), limit)
+
+    def _others(self, name: str, path: Path, limit: int | None) -> Iterator[BinaryIO]:
+        self._drop(path)  # not before the first one is asked for
+        yield from self._remote.others(name, limit=limit)
 
     def list(self, prefix: str = "") -> Iterator[Stored]:
         """Ask the remote."""

@@ -51,14 +51,14 @@ class MemoryStorage(Copying):
         refuse_name(name)
         self.objects[name] = data
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str, *, limit: int | None = None) -> BinaryIO:  # noqa: ARG002 - nothing is fetched
         """Open an object for reading."""
         refuse_name(name)
         if name not in self.objects:
             raise ObjectMissing(f"{name} is missing")
         return io.BytesIO(self.objects[name])
 
-    def others(self, name: str) -> Iterator[BinaryIO]:
+    def others(self, name: str, *, limit: int | None = None) -> Iterator[BinaryIO]:  # noqa: ARG002
         """Yield nothing: a name has one content here."""
         refuse_name(name)
         return iter(())

@@ -80,29 +80,33 @@ def translated(act: str, what: str) -> Iterator[None]:
         yield
     except EdgedrError:
         raise
-    except boto.ClientError as error:
-        raise _answered(error, f"cannot {act} {what}") from error
-    except boto.SSLError as error:
-        raise _untrusted(error, f"cannot {act} {what}") from error
-    except (boto.ProxyConnectionError, boto.InvalidProxiesConfigError) as error:
-        raise Unreachable(f"cannot {act} {what}: the proxy does not answer", hint="look at `proxy`") from error
-    except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError) as error:
-        raise BadCredential(
-            f"cannot {act} {what}: no credential was found",
-            hint="give one (`credential`, or --credential), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-        ) from error
-    except (boto.ProfileNotFound, boto.InvalidConfigError, boto.ConfigParseError, boto.InvalidRegionError) as error:
-        raise ConfigurationError(
-            f"boto3's own configuration: {error}", hint="look at AWS_PROFILE and ~/.aws"
-        ) from error
-    except ResponseParserError as error:
-        raise not_s3(act, what, "its answer is no S3") from error
-    except boto.ParamValidationError as error:
-        raise StorageError(f"cannot {act} {what}: {error}", hint="this is no name that S3 takes") from error
-    except (boto.BotoCoreError, OSError) as error:  # connections that fail, stall or end, however boto3 calls it
-        raise Unreachable(
-            f"cannot {act} {what}: {_reason(error)}", hint="look at the link; edgedr goes on from there later"
-        ) from error
+    except (boto.BotoCoreError, boto.ClientError, ResponseParserError, OSError) as error:
+        raise _meaning(error, act, what) from error
+
+
+def _meaning(error: Exception, act: str, what: str) -> EdgedrError:  # noqa: PLR0911 - a table, one row a kind
+    told = f"cannot {act} {what}"
+    match error:
+        case boto.ClientError():
+            return _answered(error, told)
+        case boto.SSLError():
+            return _untrusted(error, told)
+        case boto.ProxyConnectionError() | boto.InvalidProxiesConfigError():
+            return Unreachable(f"{told}: the proxy does not answer", hint="look at `proxy`")
+        case boto.NoCredentialsError() | boto.PartialCredentialsError() | boto.CredentialRetrievalError():
+            hint = "give one (`credential`, or --credential), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            return BadCredential(f"{told}: no credential was found", hint=hint)
+        case boto.ProfileNotFound() | boto.InvalidConfigError() | boto.ConfigParseError() | boto.InvalidRegionError():
+            return ConfigurationError(f"boto3's own configuration: {error}", hint="look at AWS_PROFILE and ~/.aws")
+        case ResponseParserError():
+            return not_s3(act, what, "its answer is no S3")
+        case boto.ParamValidationError():
+            return StorageError(f"{told}: {error}", hint="this is no name that S3 takes")
+    ours = getattr(error, "kwargs", {}).get("error")
+    if isinstance(ours, EdgedrError):  # a disk of ours that boto3 read from, and took for the link
+        return ours
+    # connections that fail, stall or end, however boto3 calls it
+    return Unreachable(f"{told}: {_reason(error)}", hint="look at the link; edgedr goes on from there later")
 
 
 def _untrusted(error: BaseException, told: str) -> StorageError:
