@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -95,13 +95,18 @@ def test_what_was_shipped_and_is_not_there(there: list[Listed]) -> None:
 
 
 def test_an_old_heartbeat_that_was_put_back() -> None:
-    """One that knows less than what is there was replayed, or the node can no longer write it."""
-    old = replace(BEAT, shipped=ID[5])
-    assert said(TWO, old) == [
-        f"the heartbeat is older than {ID[6]}: an old one was put in its place, or the node cannot write it"
+    """One from long before what is there was replayed, or the node can no longer write it.
+
+    A heartbeat goes last: while a run ships, or was cut, one of shortly before is as it should be.
+    """
+    old = replace(BEAT, shipped=ID[5], next_due=AT + timedelta(minutes=1))
+    assert said(TWO, replace(BEAT, shipped=ID[5])) == []
+    much_later = replace(TWO[5], place=replace(TWO[5].place, id=replace(ID[6], created=AT + EVERY)), manifest=None)
+    assert said([*without(6), much_later], old, AT + timedelta(minutes=1)) == [
+        f"the heartbeat is older than {much_later.id}: an old one was put in its place, or the node cannot write it"
     ]
     # Replayed to hide that the newest was removed, it becomes silence.
-    assert said(without(6), old) == []
+    assert said(without(6), old, AT + timedelta(minutes=1)) == []
     assert len(said(without(6), old, AT + timedelta(days=1))) == 1
 
 
@@ -112,7 +117,12 @@ def test_silence_is_told_once_two_backups_are_overdue() -> None:
     assert said(TWO, now=AT + patience + timedelta(seconds=1)) == [
         "the node's last word is of 2026-11-22 21:16:00Z: a backup was due 2026-11-22 21:30:00Z"
     ]
-    assert said(TWO, now=AT - timedelta(days=365)) == []  # this clock is behind the node's
+    assert said(TWO, now=AT - timedelta(days=365)) == [
+        "the heartbeat is of 2026-11-22 21:16:00Z, which is yet to come: a clock is wrong, or it is forged"
+    ]
+    for at in (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)):
+        said(TWO, replace(BEAT, at=at))
+        said(TWO, replace(BEAT, next_due=at))
     assert len(said(TWO, replace(BEAT, captured_at=None, captured=None, shipped=None), AT + timedelta(days=1))) == 1
     assert said(TWO, replace(BEAT, next_due=None), AT + timedelta(days=1)) == []
 
@@ -129,7 +139,7 @@ def test_a_node_that_lives_and_makes_no_backups() -> None:
     late = manifest(6).created + 2 * EVERY
     assert said(TWO, replace(BEAT, at=late), late) == []
     assert said(TWO, replace(BEAT, at=late + timedelta(seconds=1)), late + timedelta(minutes=1)) == [
-        f"the node lives, and has made no backup since {ID[6]}: one was due 2026-11-22 21:30:00Z"
+        f"the node lives, and has made no backup since {ID[6]}: a backup was due 2026-11-22 21:30:00Z"
     ]
 
 

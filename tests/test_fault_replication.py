@@ -125,7 +125,7 @@ def road(crossing: Junction) -> Iterator[Road]:
 
 
 def killed(node: Node, road: Road, number: int, *, done: bool) -> bool:
-    """Run `edgedr replicate` in a process that is killed as it makes its ``number``-th request; say if it came to that."""
+    """Run `edgedr replicate` in a process that is killed as it makes that request; say if it came to that."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the proxy's threads hold no lock of ours
@@ -222,7 +222,7 @@ def later(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
 
     class Later(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> datetime:
+        def now(cls, tz: Any = None) -> Any:
             return datetime.now(tz) + by
 
     monkeypatch.setattr("edgedr.cli.replicate.datetime", Later)
@@ -240,7 +240,7 @@ SHUT = {
 def test_what_refuses_is_left_alone_and_capture_goes_on(
     node: Node, road: Road, slept: list[float], monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    """Every backup is committed and said to be here only; one try an hour, no more; once mended, nobody resets anything."""
+    """Every backup is committed and said to be here only; one try an hour, no more; mended, it goes on by itself."""
     road.breaks(always(SHUT[fault]))
     node.run("backup", code=5)
     assert 0 < len(road.proxy.requests) <= 4
@@ -248,9 +248,7 @@ def test_what_refuses_is_left_alone_and_capture_goes_on(
     road.proxy.requests.clear()
     for seed in (1, 2):
         node.change(seed)
-        said = node.run("backup", code=5)
-        assert "not tried again yet" in said
-        assert "2 backups waiting" in said or "3 backups waiting" in said or seed == 1
+        assert "not tried again yet" in node.run("backup", code=5)
     assert "not tried again yet" in node.run("replicate", "--patient", code=5)
     assert road.proxy.requests == []
     assert [each["shipped"] for each in node.json("list")] == [{"far": False}] * 3
@@ -297,12 +295,11 @@ def test_a_credential_that_is_not_there_yet(node: Node, road: Road) -> None:
 
 
 def test_a_dead_link_keeps_no_backup_from_being_committed(node: Node, road: Road) -> None:
-    """Nobody listens at the endpoint: committed, exit 5, said to be here only; the same configuration ships it later."""
+    """No connection lives: committed, exit 5, said to be here only; the same configuration ships it later."""
     road.breaks(always(Fault(reset_after=0)))
     said = node.run("backup", code=5)
     assert "committed" in said
     assert "not shipped" in said
-    assert "1 backup waiting" not in said or "not shipped" in said
     (backup,) = node.json("list")
     assert (backup["condition"], backup["shipped"]) == ("ok", {"far": False})
     assert "  no" in node.run("list")

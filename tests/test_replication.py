@@ -268,9 +268,11 @@ def test_damage_here_is_passed_over_with_what_depends_on_it(
 
 def test_what_was_given_up_stays_so_when_damage_is_passed_over(lab: Lab) -> None:
     """Going on behind damage makes nothing of what is not there look shipped."""
+    place, damaged = Blind(), [str(lab.ids()[3])]
+    assert sequences(ship(lab, place, BUCKET, damaged=damaged).shipped) == [3]
     lab.back_up(b"one more", full=True)
-    outcome = ship(lab, Blind(), BUCKET, damaged=[str(lab.ids()[3])])
-    assert sequences(outcome.shipped) == [3, 6]
+    outcome = ship(lab, place, BUCKET, damaged=damaged)
+    assert sequences(outcome.shipped) == [6]
     assert [one.sequence for one in lab.ids() if outcome.record.has(one)] == [3, 6]
 
 

@@ -199,7 +199,9 @@ class _Run:
             record = replace(record, unsure=max((backup.id for backup in listed), default=None))
         if record.gaps != self._record.gaps or (plan.full_wanted and not record.full_wanted):
             self._put_recipe()  # given up for good: only where the link works is it known that it comes to this
-        self._keep(replace(record, full_wanted=plan.full_wanted))
+        newest = max((backup.id for backup in listed), default=None)
+        after = record.wanted_after if record.full_wanted and plan.full_wanted else newest
+        self._keep(replace(record, full_wanted=plan.full_wanted, wanted_after=after if plan.full_wanted else None))
         return plan
 
     def _there(self) -> frozenset[BackupId] | None:

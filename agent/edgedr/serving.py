@@ -1,18 +1,17 @@
-"""Serving the replicas of a node: ship what waits, say that we live, keep the local repository within its quota."""
+"""Serving the replicas of a node: ship what waits, and say that we live."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from edgedr import __version__, deadman, durable
+from edgedr import __version__, deadman
 from edgedr.errors import AlreadyRunning, ConfigurationError, EdgedrError, StorageError, Unreachable
 from edgedr.log import Log
-from edgedr.model import BackupId, Manifest
+from edgedr.model import Manifest
 from edgedr.replicas import ReplicaSettings, open_replica
 from edgedr.replication import Clock, Shipment, replicate
 from edgedr.repository import heartbeats
 from edgedr.repository.ledger import ReplicaRecord
-from edgedr.repository.quota import Quota, in_mb, let_go
 from edgedr.repository.repository import Listed, Repository
 from edgedr.settings import Settings
 from edgedr.state import StateDirectory
@@ -20,6 +19,7 @@ from edgedr.storage.base import Storage
 from edgedr.watching import Watcher
 from edgedr.wiring import live_revision, open_repository, open_state
 
+_OVERDUE = 2  # times the interval between backups, after which one is missed
 _LAST = 3  # backups of which the newest that can be read is told of
 _SLOW_CLOCK = 60_000  # ms that a clock may be off before somebody should look
 
@@ -35,6 +35,11 @@ class Served:
     waits_until: datetime | None = None
     heartbeat: EdgedrError | None = None
     """Why the heartbeat could not be sent, where only that failed."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has all that there is."""
+        return self.trouble is None and self.shipment is not None and self.shipment.complete
 
 
 def serve(
@@ -62,7 +67,10 @@ def serve(
         except AlreadyRunning:
             busy = AlreadyRunning("another run is shipping to it", hint="wait for it")
             served.append(Served(replica, None, record, busy))
-    _ping(settings, served, log)
+        except StorageError as error:  # of our own disk: what is committed stays so, and the others are served
+            served.append(Served(replica, None, record, error))
+    if only is None:
+        _ping(settings, local, served, clock(), log)
     return served
 
 
@@ -157,69 +165,16 @@ def _remember_damage(directory: StateDirectory, shipment: Shipment, log: Log) ->
         log.event("damage.forgotten", backups=list(shipment.damaged), error=error.message)
 
 
-def _ping(settings: Settings, served: Sequence[Served], log: Log) -> None:
-    """Tell the dead man's switch, if all is well."""
+def _ping(settings: Settings, local: Repository, served: Sequence[Served], now: datetime, log: Log) -> None:
+    """Tell the dead man's switch, if all is well: the newest backup is whole and not overdue, and everywhere."""
     url = settings.heartbeat.ping
-    if url is None or any(each.trouble for each in served):
+    if url is None or not all(each.complete for each in served):
+        return
+    newest = _newest(local.list(lambda places: places[-_LAST:]))
+    if newest is None or not newest.complete or now > newest.created + _OVERDUE * settings.heartbeat.backup_every:
         return
     try:
         deadman.ping(url)
         log.event("deadman.told")
     except Unreachable as error:
         log.event("deadman.unreached", error=error.message)
-
-
-def keep_quota(settings: Settings, log: Log) -> list[str]:
-    """Let go of what the local repository has no room for; return what a person should know. Under the node's lock."""
-    local = open_repository(settings)
-    listed = local.list()
-    chosen = let_go(listed, _room(settings, listed), shipped=_everywhere(settings, listed))
-    for backup in chosen.discard:
-        local.discard(backup.place)
-        log.event("backup.let_go", backup=str(backup.id), reason=chosen.reasons[backup.place])
-    return list(_said(chosen, settings))
-
-
-def _everywhere(settings: Settings, listed: Sequence[Listed]) -> frozenset[BackupId]:
-    """Return the backups that every replica has."""
-    records = [open_state(settings).replica(replica.name).load() for replica in settings.replicas]
-    has = [record for record in records if record is not None]
-    if not has or len(has) < len(records):
-        return frozenset()
-    return frozenset(backup.id for backup in listed if all(record.has(backup.id) for record in has))
-
-
-def _said(chosen: Quota, settings: Settings) -> list[str]:
-    said = []
-    if chosen.discard:
-        unshipped = len(chosen.unshipped)
-        lost = f", {unshipped} of them before they were shipped everywhere" if unshipped and settings.replicas else ""
-        said.append(f"the local repository is full: its oldest were let go, {len(chosen.discard)} in all{lost}")
-    if chosen.over:
-        said.append(f"the local repository is {in_mb(chosen.over)} over what it may take, and nothing else may go")
-    return said
-
-
-def full_wanted(settings: Settings, listed: Sequence[Listed]) -> str | None:
-    """Say why the next backup is to be a full, for the sake of a replica or of the quota; ``None`` if it need not."""
-    directory = open_state(settings)
-    for replica in settings.replicas:
-        record = directory.replica(replica.name).load()
-        if record is not None and record.full_wanted is not None:
-            return f"{replica.name}: {record.full_wanted}"
-    return let_go(listed, _room(settings, listed), shipped=frozenset()).full_wanted
-
-
-def _room(settings: Settings, listed: Sequence[Listed]) -> int:
-    """Return the bytes that the local repository may take: its quota, or what its disk has for it."""
-    if not settings.repository.path.exists():
-        return settings.repository.quota
-    used = sum(backup.size for backup in listed)
-    free = durable.free_space_of(settings.repository.path) - settings.repository.keep_free
-    return min(settings.repository.quota, max(0, used + free))
-
-
-def last_clock_offset(settings: Settings) -> int | None:
-    """Return how many milliseconds this clock was ahead of a replica's when one last answered."""
-    records = (open_state(settings).replica(replica.name).load() for replica in settings.replicas)
-    return next((record.clock_offset_ms for record in records if record and record.clock_offset_ms is not None), None)

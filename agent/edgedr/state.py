@@ -157,14 +157,15 @@ def machine_mark(machine_id: str | None) -> str | None:
 
 
 def next_state(
-    remembered: State | None, newest: Manifest | None, highest: int, machine: str | None
+    remembered: State | None, newest: Manifest | None, highest: int, machine: str | None, *, shipped: int = 0
 ) -> tuple[State, str | None]:
     """Decide lineage and sequence of the next backup, and say if something about them is odd. Pure but for new ids.
 
     ``newest`` is the newest manifest that can be read, ``highest`` the highest sequence in the repository, readable or
-    not, 0 for none. What was remembered and what is there are put together: the higher sequence counts.
+    not, ``shipped`` the highest that any replica was given, 0 for none. What was remembered and what is there are put
+    together: the higher sequence counts.
     """
-    sequence = max(remembered.sequence if remembered else 0, highest) + 1
+    sequence = max(remembered.sequence if remembered else 0, highest, shipped) + 1
     if remembered is None:
         lineage = newest.lineage if newest else new_lineage()
         return State(SCHEMA, lineage, sequence, machine), None

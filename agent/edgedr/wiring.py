@@ -18,6 +18,7 @@ from edgedr.node.files import Files
 from edgedr.node.kube import Kube, KubeSettings
 from edgedr.node.kubeconfig import read_kubeconfig
 from edgedr.node.node import Node
+from edgedr.repository.names import repository_lock
 from edgedr.repository.repository import Listed, Repository
 from edgedr.settings import Settings
 from edgedr.sources.etcd import EtcdSource, find_access
@@ -135,7 +136,7 @@ def open_repository(settings: Settings) -> Repository:
 def lock_repository(settings: Settings) -> AbstractContextManager[None]:
     """Keep a clone of this node out that shares the repository: it would sweep what this one has not committed yet."""
     durable.make_directory(settings.repository.path)
-    return durable.locked(settings.repository.path / f".{settings.node.site}.{settings.node.name}.lock")
+    return durable.locked(repository_lock(settings.repository.path, settings.node.site, settings.node.name))
 
 
 def open_state(settings: Settings) -> StateDirectory:

@@ -10,13 +10,14 @@ from edgedr.cli.closure import print_closure
 from edgedr.cli.parser import Arguments
 from edgedr.errors import IncompleteBackup, StorageError
 from edgedr.inventory import SourceRecord
+from edgedr.keeping import full_wanted, highest_shipped, keep_quota, last_clock_offset
 from edgedr.log import Log
 from edgedr.model import CLOSURE, Class, Finding, Manifest, Severity, SourceResult, Status
 from edgedr.repository.chains import clones, highest_sequence
 from edgedr.repository.names import Place
 from edgedr.repository.parents import ParentCache
 from edgedr.repository.repository import Repository
-from edgedr.serving import Served, full_wanted, keep_quota, last_clock_offset, serve
+from edgedr.serving import Served, serve
 from edgedr.settings import Settings, load
 from edgedr.sources.certificates import FIRST_TO_EXPIRE
 from edgedr.state import State, machine_mark, next_state
@@ -44,6 +45,8 @@ class _Made:
     place: str
     stored: int
     served: tuple[Served, ...]
+    elsewhere: bool
+    """Whether there is any replica for it."""
 
 
 def backup(arguments: Arguments) -> int:
@@ -57,10 +60,12 @@ def backup(arguments: Arguments) -> int:
             directory.save(state)
             said += _within_quota(settings, log)
         # From here on it is committed: whatever becomes of shipping it, that it was captured stays true.
-        served = serve(settings, lambda: datetime.now(UTC), watcher, log, patient=True)
+        clock = lambda: datetime.now(UTC)  # noqa: E731 - read only here
+        served = [] if arguments.local else serve(settings, clock, watcher, log, patient=True)
     repository = open_repository(settings)
     stored = _stored(repository, outcome.manifest)
-    made = _Made(outcome, tuple(said), repository.storage.describe(), stored, tuple(served))
+    place = repository.storage.describe()
+    made = _Made(outcome, tuple(said), place, stored, tuple(served), elsewhere=bool(settings.replicas))
     if arguments.json:
         terminal.say_json(_document(made))
     else:
@@ -96,7 +101,8 @@ def _run(settings: Settings, watcher: Watcher, log: Log, *, full: bool) -> tuple
     known = manifests(listed)
     remembered = directory.load()
     machine = machine_mark(node.files.text(PurePosixPath("/etc/machine-id")))
-    state, odd = next_state(remembered, known[-1] if known else None, highest_sequence(listed), machine)
+    newest = known[-1] if known else None
+    state, odd = next_state(remembered, newest, highest_sequence(listed), machine, shipped=highest_shipped(settings))
     said = [odd] if odd else []
     twins = clones(known)
     if twins:
@@ -155,7 +161,7 @@ def _print(made: _Made) -> None:
         str(manifest.proof),
         f"{made.outcome.seconds:.1f} s",
     )
-    terminal.line("at", made.place, *(() if made.served else ("on this node only: copy it away",)))
+    terminal.line("at", made.place, *(() if made.elsewhere else ("on this node only: copy it away",)))
     terminal.line("why", *manifest.reasons[:1])
     shipping.show(made.served)
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import groupby
 
 from edgedr.cli import terminal
-from edgedr.errors import Damaged, StorageError
+from edgedr.errors import Damaged, Refused, StorageError
 from edgedr.locations import Locations
 from edgedr.repository import heartbeats
 from edgedr.repository.alarms import alarms
@@ -24,21 +23,42 @@ def replica_records(here: Locations | None) -> dict[str, ReplicaRecord | None]:
 
 
 def found_alarms(repository: Repository, backups: Sequence[Listed], now: datetime) -> Iterator[str]:
-    """Yield what looks wrong with what is absent, node by node."""
-    for (site, node), of_node in groupby(backups, key=lambda backup: (backup.place.site, backup.place.node)):
-        backups_there = tuple(of_node)
-        beat = _heartbeat(repository, site, node, backups_there[-1])
-        for text in alarms(backups_there, beat, now):
+    """Yield what looks wrong with what is absent, node by node; of nodes too of which only the heartbeat is left."""
+    by_node: dict[tuple[str, str], list[Listed]] = {node: [] for node in _heard_of(repository)}
+    heard = set(by_node)
+    for backup in backups:
+        by_node.setdefault((backup.place.site, backup.place.node), []).append(backup)
+    for (site, node), of_node in sorted(by_node.items()):
+        beat = _heartbeat(repository, site, node, of_node) if (site, node) in heard else None
+        for text in alarms(of_node, beat, now):
             yield f"{site}/{node}: {text}"
+        if heard and beat is None:  # a copy has none of any node, and need not
+            yield f"{site}/{node}: there is no heartbeat of it to believe, so that its silence cannot be told"
 
 
-def _heartbeat(repository: Repository, site: str, node: str, newest: Listed) -> Heartbeat | None:
-    """Return what a node last said, if it is signed by who signed its newest backup."""
+def _heard_of(repository: Repository) -> Iterator[tuple[str, str]]:
+    """Yield the nodes that have a heartbeat here, among those that were asked for."""
+    top = "/".join(filter(None, (heartbeats.TOP, repository.site)))
+    try:
+        for stored in repository.storage.list(top):
+            site, _, name = stored.name.removeprefix(f"{heartbeats.TOP}/").partition("/")
+            node = name.removesuffix(".json")
+            if repository.node in {None, node} and heartbeats.heartbeat_name(site, node) == stored.name:
+                yield site, node
+    except Refused:
+        return
+
+
+def _heartbeat(repository: Repository, site: str, node: str, of_node: Sequence[Listed]) -> Heartbeat | None:
+    """Return what a node last said, if it is signed by who signed its newest backup, where there is any."""
     what = f"the heartbeat of {site}/{node}"
     try:
-        with repository.storage.open(heartbeats.heartbeat_name(site, node)) as file:
+        name = heartbeats.heartbeat_name(site, node)
+        with repository.storage.open(name, limit=heartbeats.MAX_HEARTBEAT) as file:
             heartbeat, key = heartbeats.decode(file.read(heartbeats.MAX_HEARTBEAT + 1), what)
-        other = "" if key == repository.signed(newest.place).key else f"{what} is not signed by who signed {newest.id}"
+        other = ""
+        if of_node and key != repository.signed(of_node[-1].place).key:
+            other = f"{what} is not signed by who signed {of_node[-1].id}"
     except Damaged as error:
         terminal.warn(error.message, "somebody else wrote it, or it was damaged: look at the node")
         return None

@@ -2,14 +2,18 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
+from edgedr import durable
 from edgedr.cli import terminal
 from edgedr.cli.parser import Arguments
-from edgedr.cli.places import chosen, listed, open_storage
+from edgedr.cli.places import FILE, chosen, is_bucket, listed, open_storage
 from edgedr.errors import Damaged, NoSuchBackup
 from edgedr.model import BackupId
 from edgedr.repository import chains
 from edgedr.repository.chains import chain_of
+from edgedr.repository.names import repository_lock
 from edgedr.repository.repository import Listed, Repository
 from edgedr.repository.sending import Forgetful, send, send_recipe
 from edgedr.watching import Watcher
@@ -26,11 +30,13 @@ def copy(arguments: Arguments) -> int:
             f"there is no such backup in {source.storage.describe()}", hint="look with `edgedr list --from`"
         )
     wanted = _wanted(backups, arguments)
-    there = {backup.place for backup in target.list() if not backup.damage}
-    send_recipe(storage)
-    damaged: dict[BackupId, str] = {}
+    damaged = dict(chains.standing(wanted)[1])
     copied: list[Listed] = []
-    with terminal.watching(quiet=arguments.json) as watcher:
+    with ExitStack() as locks, terminal.watching(quiet=arguments.json) as watcher:
+        for lock in _locks(arguments.target, wanted):
+            locks.enter_context(durable.locked(lock))  # a node that backs up there would sweep what is half copied
+        there = {backup.place for backup in target.list() if not backup.damage}
+        send_recipe(storage)
         for backup in wanted:
             if backup.place not in there:
                 _copy_one(source, backup, target, damaged, copied, watcher)
@@ -53,8 +59,8 @@ def _copy_one(
     watcher: Watcher,
 ) -> None:
     parent = backup.manifest.parent if backup.manifest else None
-    if backup.damage or parent in damaged:
-        damaged[backup.id] = backup.damage[0] if backup.damage else f"it depends on {parent}"
+    if backup.id in damaged or parent in damaged:
+        damaged.setdefault(backup.id, f"it depends on {parent}")
         return
     watcher.begin(f"copy {backup.id.sequence:08d}", backup.size)
     at_once = max(source.storage.at_once, target.storage.at_once)
@@ -64,6 +70,16 @@ def _copy_one(
         damaged[backup.id] = error.message
         return
     copied.append(backup)
+
+
+def _locks(target: str, wanted: Sequence[Listed]) -> tuple[Path, ...]:
+    """Return the locks of the nodes that back up where it is copied to, where that is a directory."""
+    if is_bucket(target):
+        return ()
+    top = Path(target.removeprefix(FILE))
+    durable.make_directory(top)
+    nodes = sorted({(backup.place.site, backup.place.node) for backup in wanted})
+    return tuple(repository_lock(top, *node) for node in nodes)
 
 
 def _wanted(backups: Sequence[Listed], arguments: Arguments) -> tuple[Listed, ...]:

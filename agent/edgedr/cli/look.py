@@ -30,6 +30,10 @@ def list_backups(arguments: Arguments) -> int:
     """List the backups, oldest first; damaged and incomplete ones are marked."""
     repository, here = open_place(arguments)
     backups = listed(repository, arguments)
+    now = datetime.now(UTC)
+    if here is None:
+        for text in found_alarms(repository, backups, now):
+            terminal.warn(text, "ask the node; --deleted shows what a bucket with versions still has")
     if not backups:
         _refuse_nothing(repository, arguments)
     conditions = _conditions(backups)
@@ -40,7 +44,6 @@ def list_backups(arguments: Arguments) -> int:
     if not backups:
         terminal.say(f"no backups in {repository.storage.describe()} yet; `edgedr backup` makes one")
         return 0
-    now = datetime.now(UTC)
     several = len({(backup.place.site, backup.place.node) for backup in backups}) > 1
     for (site, node), of_node in groupby(backups, key=lambda backup: (backup.place.site, backup.place.node)):
         if several:
@@ -65,9 +68,6 @@ def list_backups(arguments: Arguments) -> int:
     twins = clones([backup.manifest for backup in backups if backup.manifest is not None])
     if twins:
         terminal.warn(f"two machines write as one node: {', '.join(twins[:4])}", "give one of them another name")
-    if here is None:
-        for text in found_alarms(repository, backups, now):
-            terminal.warn(text, "ask the node; --deleted shows what a bucket with versions still has")
     return 0
 
 

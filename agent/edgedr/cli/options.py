@@ -100,6 +100,11 @@ def init(parser: argparse.ArgumentParser) -> None:
 def backup(parser: argparse.ArgumentParser) -> None:
     """Take what `backup` takes."""
     parser.add_argument("--full", action="store_true", help="make a full, whatever the chain")
+    parser.add_argument(
+        "--local",
+        action="store_true",
+        help="do not ship it now: `edgedr replicate` does that",
+    )
     as_json(parser)
 
 

@@ -79,7 +79,7 @@ COMMANDS: tuple[Command, ...] = (
         options.replicate,
         ("edgedr.cli.replicate", "replicate"),
         "edgedr replicate",
-        (5,),
+        (5, 11),
     ),
     Command(
         ("copy",),

@@ -14,7 +14,7 @@ from edgedr.storage.base import Storage
 from edgedr.storage.directory import DirectoryStorage
 from edgedr.storage.s3_options import SCHEME, S3Options, Style, parse_url, why_no_endpoint
 
-_FILE = "file:"
+FILE = "file:"
 
 
 def open_place(
@@ -44,7 +44,7 @@ def open_storage(
 
         bucket = S3Storage(_options(place, arguments), deleted=arguments.deleted)
         return bucket if download is None else FetchedStorage(bucket, download, keep=keep)
-    path = Path(place.removeprefix(_FILE))
+    path = Path(place.removeprefix(FILE))
     try:
         there = path.is_dir()
     except OSError as error:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from edgedr.cli import shipping, terminal
 from edgedr.cli.parser import Arguments
-from edgedr.errors import ConfigurationError
+from edgedr.errors import AlreadyRunning, ConfigurationError
 from edgedr.log import Log
 from edgedr.serving import serve
 from edgedr.settings import load
@@ -28,4 +28,7 @@ def replicate(arguments: Arguments) -> int:
     else:
         shipping.show(served)
     shipping.refuse_unshipped(served)
+    for each in served:
+        if isinstance(each.trouble, AlreadyRunning):
+            raise AlreadyRunning(f"{each.replica.name}: {each.trouble.message}", hint=each.trouble.hint)
     return 0

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from edgedr.archive import OWN
@@ -13,10 +14,10 @@ from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
 from edgedr.cli.places import chosen, is_bucket, listed, open_place
 from edgedr.errors import Damaged, IncompleteBackup, RestoreStopped, Unreachable, WrongKey
-from edgedr.locations import Locations
 from edgedr.model import CLOSURE, DATASTORES, BackupId, Manifest, Severity, Status
-from edgedr.recovery.recover import DOWNLOAD, FILES, Extracted, Order, recover
+from edgedr.recovery.recover import DOWNLOAD, FILES, Everything, Extracted, Order, recover, refuse_occupied
 from edgedr.repository import chains
+from edgedr.repository.names import Place
 from edgedr.repository.repository import Listed, Repository
 from edgedr.repository.select import near
 from edgedr.sealing.signatures import PublicKey, principal
@@ -34,17 +35,13 @@ _TO_READ = {
 
 def restore(arguments: Arguments) -> int:
     """Extract a backup; exit 7 if what came out does not prove itself, 3 if the backup never held all of it."""
-    repository, here = open_place(arguments, download=arguments.to / DOWNLOAD)
     if is_bucket(arguments.source):
-        lean = repository.list(lambda places: near(places, lambda backups: chosen(backups, arguments)))
-        with suppress(Damaged, IncompleteBackup, RestoreStopped):  # said once more with all that could be said
-            return _restore(arguments, repository, here, lean)
-    return _restore(arguments, repository, here, listed(repository, arguments))
-
-
-def _restore(arguments: Arguments, repository: Repository, here: Locations | None, backups: Sequence[Listed]) -> int:
+        refuse_occupied(arguments.to)  # before anything is downloaded there
+    repository, here = open_place(arguments, download=arguments.to / DOWNLOAD)
+    everything = cache(lambda: listed(repository, arguments))
+    backups = _needed(repository, arguments) if is_bucket(arguments.source) else everything()
     backup = chosen(backups, arguments)
-    _refuse_absent(repository, backup, backups, arguments.only or ())
+    _refuse_absent(repository, backup, everything, arguments.only or ())
     keys = identities(arguments)
     if not keys:
         raise WrongKey(
@@ -65,7 +62,7 @@ def _restore(arguments: Arguments, repository: Repository, here: Locations | Non
     )
     try:
         with terminal.watching(quiet=arguments.json) as watcher:
-            done = recover(repository, backups, order, watcher)
+            done = recover(repository, backups, order, watcher, everything)
     except Unreachable as error:
         hint = f"what was downloaded is kept in {arguments.to / DOWNLOAD}: the same command goes on from there"
         raise Unreachable(error.message, hint=hint) from error
@@ -77,13 +74,20 @@ def _restore(arguments: Arguments, repository: Repository, here: Locations | Non
     bad = [finding for finding in done.findings if finding.severity is Severity.BAD]
     if bad:
         raise Damaged(f"{len(bad)} findings above; the first: {bad[0].subject}: {bad[0].text}", hint=bad[0].hint)
-    _say_what_is_missing(done, backup, backups, arguments.only)
+    _say_what_is_missing(done, backup, everything, arguments.only)
     return 0
 
 
-def _say_what_is_missing(
-    done: Extracted, backup: Listed, backups: Sequence[Listed], only: Sequence[str] | None
-) -> None:
+def _needed(repository: Repository, arguments: Arguments) -> tuple[Listed, ...]:
+    """List what this restore needs, by its names: each manifest beyond that costs a thin link a round trip."""
+    return repository.list(lambda places: near(_asked_for(places, arguments), lambda few: chosen(few, arguments)))
+
+
+def _asked_for(places: Sequence[Place], arguments: Arguments) -> list[Place]:
+    return [place for place in places if arguments.node in {None, place.node}]
+
+
+def _say_what_is_missing(done: Extracted, backup: Listed, everything: Everything, only: Sequence[str] | None) -> None:
     """End with 3 where a source that was asked for is not, or not wholly, in the backup: nobody may rely on it."""
     partial, missing = _of(done, Status.PARTIAL, only), _of(done, Status.MISSING, only)
     if partial or missing:
@@ -91,13 +95,13 @@ def _say_what_is_missing(
         told = "; ".join(f"{what}: {', '.join(names)}" for what, names in held.items() if names)
         lacking = [name for name in done.inventory.sources if name in {*partial, *missing}]
         raise IncompleteBackup(
-            f"{backup.id} is restored; it held {told}", hint="; ".join(_who_holds(lacking, backup, backups))
+            f"{backup.id} is restored; it held {told}", hint="; ".join(_who_holds(lacking, backup, everything()))
         )
     record = done.inventory.sources.get(CLOSURE)
     if record is not None and not record.status.whole and only is None:
         raise IncompleteBackup(
             f"{backup.id} is restored, but it lacks what its snapshot needs: {record.reason}",
-            hint="; ".join(_who_is_whole(done, backup, backups)),
+            hint="; ".join(_who_is_whole(done, backup, everything())),
         )
 
 
@@ -173,7 +177,7 @@ def _node(backup: Listed) -> tuple[str, str]:
     return backup.place.site, backup.place.node
 
 
-def _refuse_absent(repository: Repository, backup: Listed, backups: Sequence[Listed], only: Sequence[str]) -> None:
+def _refuse_absent(repository: Repository, backup: Listed, everything: Everything, only: Sequence[str]) -> None:
     """Stop where what was asked for by name is not in the backup: it must not look restored."""
     held = backup.manifest.sources if backup.manifest is not None else {}
     for name in only if backup.manifest is not None else ():
@@ -186,7 +190,7 @@ def _refuse_absent(repository: Repository, backup: Listed, backups: Sequence[Lis
             case Status.ABSENT:
                 why, hint = f": this node has no {name}", f"edgedr show {backup.id} says what it holds"
             case _:
-                why, hint = "", "; ".join(_who_holds([name], backup, backups))
+                why, hint = "", "; ".join(_who_holds([name], backup, everything()))
         raise RestoreStopped(f"{backup.id} holds no {name}{why}", hint=hint)
 
 

@@ -46,6 +46,9 @@ def _verify(arguments: Arguments, download: Path | None) -> int:
         verdicts = check(
             repository, backups, wanted, trust=believe, identities=identities(arguments), progress=watcher.advance
         )
+    if any(not verdict.intact for verdict in verdicts):  # the quota may have let go of some meanwhile
+        there = {backup.id for backup in listed(repository, arguments)}
+        verdicts = tuple(verdict for verdict in verdicts if verdict.intact or verdict.backup.id in there)
     tell_strays(repository)
     if arguments.json:
         terminal.say_json([_document(verdict, backups) for verdict in verdicts])

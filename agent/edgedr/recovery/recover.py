@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import chain as chain_of_all
 from pathlib import Path
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from edgedr import durable
 from edgedr.archive import NODE_TAR, ArchiveReader
@@ -27,6 +27,8 @@ from edgedr.sources.base import Source
 from edgedr.steps import PlaceArtifact, PlaceDocuments, PlaceFiles, Step
 from edgedr.storage.fetched import FetchedStorage
 from edgedr.watching import Watcher
+
+Everything: TypeAlias = Callable[[], Sequence[Listed]]
 
 FILES = "files"
 DOWNLOAD = ".downloaded"
@@ -61,13 +63,20 @@ class Extracted:
     findings: tuple[Finding, ...]
 
 
-def recover(repository: Repository, listed: Sequence[Listed], order: Order, watcher: Watcher) -> Extracted:
+def recover(
+    repository: Repository,
+    listed: Sequence[Listed],
+    order: Order,
+    watcher: Watcher,
+    everything: Everything | None = None,
+) -> Extracted:
     """Extract a backup. Until all of it is there and proven, the target holds nothing but a staging directory.
 
-    Raises ``Damaged`` with the nearest intact backup as its hint, ``WrongKey``, ``RestoreStopped``; the target is then
-    as it was.
+    ``listed`` has the backup's chain at least; ``everything`` lists all there is, for the one to take instead. Raises
+    ``Damaged`` with the nearest intact backup as its hint, ``WrongKey``, ``RestoreStopped``; the target is then as it
+    was, but for what was downloaded.
     """
-    _refuse_occupied(order.target)
+    refuse_occupied(order.target)
     by_id = chains.by_id(listed)
     try:
         chain, key = _believed_chain(repository, by_id, order)
@@ -76,7 +85,8 @@ def recover(repository: Repository, listed: Sequence[Listed], order: Order, watc
         _prove_ciphertext(repository, chain, by_id, watcher)
         return _into(order.target, lambda staging: _extract(repository, chain, key, order, staging, watcher))
     except Damaged as error:
-        hint = _instead(repository, listed, order) or _unsigned(by_id, order) or error.hint or _NOWHERE
+        others = listed if everything is None else everything()
+        hint = _instead(repository, others, order) or _unsigned(by_id, order) or error.hint or _NOWHERE
         raise Damaged(error.message, hint=hint) from error
 
 
@@ -199,7 +209,8 @@ def _fetch(
         )  # raises before the file gets its name if one hash is not the signed one
 
 
-def _refuse_occupied(target: Path) -> None:
+def refuse_occupied(target: Path) -> None:
+    """Stop where something is in the target already, but what an interrupted restore left."""
     try:
         strange = target.is_symlink() or (target.exists() and not target.is_dir())
         occupied = not strange and target.is_dir() and bool(set(os.listdir(target)) - {_STAGING, DOWNLOAD})  # noqa: PTH208

@@ -9,6 +9,8 @@ from edgedr.repository.heartbeats import Heartbeat
 from edgedr.repository.repository import Listed
 
 _GRACE = 2  # times the expected interval, before silence is a reason to look
+_LONGEST = timedelta(days=7)
+_AHEAD = timedelta(hours=1)
 
 
 def alarms(listed: Sequence[Listed], heartbeat: Heartbeat | None, now: datetime) -> tuple[str, ...]:
@@ -34,18 +36,29 @@ def _gaps(backups: Sequence[Listed]) -> Iterator[str]:
 def _told(backups: Sequence[Listed], heartbeat: Heartbeat | None, now: datetime) -> Iterator[str]:
     if heartbeat is None:
         return
-    newest, shipped = backups[-1].id if backups else None, heartbeat.shipped
+    newest, shipped, every = backups[-1].id if backups else None, heartbeat.shipped, _interval(heartbeat)
     if shipped is not None and (newest is None or newest < shipped):
         yield f"the node says that it shipped {shipped}, which is not here: removed or hidden"
-    if newest is not None and shipped is not None and shipped < newest:
+    if newest is not None and newest.created - heartbeat.at > _GRACE * every:
         yield f"the heartbeat is older than {newest}: an old one was put in its place, or the node cannot write it"
-    due = heartbeat.next_due
-    if due is not None:
-        every = max(due - (heartbeat.captured_at or heartbeat.at), timedelta(minutes=1))
-        if now > heartbeat.at + _GRACE * every:
-            yield f"the node's last word is of {_when(heartbeat.at)}: a backup was due {_when(due)}"
-        elif heartbeat.at > due + (_GRACE - 1) * every:
-            yield f"the node lives, and has made no backup since {heartbeat.captured}: one was due {_when(due)}"
+    if heartbeat.at - now > _AHEAD:
+        yield f"the heartbeat is of {_when(heartbeat.at)}, which is yet to come: a clock is wrong, or it is forged"
+    elif now - heartbeat.at > _GRACE * every:
+        yield f"the node's last word is of {_when(heartbeat.at)}: {_due(heartbeat)}"
+    elif heartbeat.next_due is not None and heartbeat.at - heartbeat.next_due > (_GRACE - 1) * every:
+        yield f"the node lives, and has made no backup since {heartbeat.captured}: {_due(heartbeat)}"
+
+
+def _interval(heartbeat: Heartbeat) -> timedelta:
+    """Return how often the node says that it is backed up, as far as that can be meant."""
+    if heartbeat.next_due is None:
+        return _LONGEST
+    said = heartbeat.next_due - (heartbeat.captured_at or heartbeat.at)
+    return min(max(said, timedelta(minutes=1)), _LONGEST)
+
+
+def _due(heartbeat: Heartbeat) -> str:
+    return "another was due" if heartbeat.next_due is None else f"a backup was due {_when(heartbeat.next_due)}"
 
 
 def _when(time: datetime) -> str:

@@ -13,6 +13,7 @@ from edgedr.repository.names import VERSION
 if TYPE_CHECKING:
     from edgedr.sealing.signatures import PublicKey, Signer
 
+TOP = f"{VERSION}/heartbeat"
 MAX_HEARTBEAT = 64 << 10  # bytes
 _MOST_WARNINGS = 20
 
@@ -86,7 +87,7 @@ def compose(
 
 def heartbeat_name(site: str, node: str) -> str:
     """Return the name of a node's heartbeat."""
-    return f"{VERSION}/heartbeat/{site}/{node}.json"
+    return f"{TOP}/{site}/{node}.json"
 
 
 def encode(heartbeat: Heartbeat, signer: "Signer") -> bytes:

@@ -54,6 +54,8 @@ class ReplicaRecord:
     next_try: datetime | None = None
     clock_offset_ms: int | None = None
     full_wanted: str | None = None
+    wanted_after: BackupId | None = None
+    """The newest backup that there was when a full was wanted: one that comes later is that full."""
     waiting: int = 0
     waiting_bytes: int = 0
 

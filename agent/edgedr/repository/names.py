@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from edgedr.model import NAME, BackupId, Class
 
@@ -46,6 +47,11 @@ def segment_sizes(size: int, segment_size: int) -> list[int]:
 def node_prefixes(site: str, node: str | None) -> tuple[str, ...]:
     """Return the prefixes below which all backups of one node are, or of a site."""
     return tuple("/".join(filter(None, (VERSION, kind, site, node))) for kind in Class)
+
+
+def repository_lock(top: Path, site: str, node: str) -> Path:
+    """Return the file that whoever changes a node's backups in a directory holds a lock on. No object is called so."""
+    return top / f".{site}.{node}.lock"
 
 
 def place_of(name: str) -> tuple[Place, str] | None:
