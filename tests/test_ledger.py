@@ -140,7 +140,7 @@ def test_a_backup_is_shipped_or_it_is_not(skips: list[dict[int, str]], last: int
 def test_facts_are_what_is_remembered() -> None:
     """Of a place that may not be looked at: when what was shipped, what is half there, what the day has cost."""
     record = shipped(passed(KNOWN, 3), 1, 2, at=NOW - MINUTE).begin(ID[4])
-    record = record.arrived("a", 30, 30, NOW).arrived("b", 12, 0, NOW).measured(1 << 20, 2.0)
+    record = record.paid(30, NOW).arrived("a", 30).paid(0, NOW).arrived("b", 12).measured(1 << 20, 2.0)
     assert record.facts(TWO, None, 1000, NOW) == ReplicaFacts(
         shipped={ID[1]: NOW - MINUTE, ID[2]: NOW - MINUTE},  # a delta went after its full
         skipped={ID[3]: "no"},
@@ -167,7 +167,7 @@ def test_what_is_seen_goes_before_what_is_remembered() -> None:
 
 def test_what_was_sent_of_a_backup_counts_until_it_is_there() -> None:
     """An interrupted backup goes on, another one begins from nothing, and one that is there is no longer on its way."""
-    record = KNOWN.begin(ID[1]).beginning("a").beginning("b").beginning("a").arrived("a", 7, 7, NOW)
+    record = KNOWN.begin(ID[1]).beginning("a").beginning("b").beginning("a").paid(7, NOW).arrived("a", 7)
     assert (record.begun, record.done) == (("a", "b"), {"a": 7})
     assert record.begin(ID[1]) == record
     other = record.begin(ID[2])
@@ -190,14 +190,14 @@ def test_what_may_be_there() -> None:
 def test_the_budget_is_of_a_day() -> None:
     """What travelled is taken off until midnight UTC; what was there already costs nothing."""
     evening = NOW.replace(hour=23, minute=59)
-    record = KNOWN.arrived("a", 700, 700, evening).arrived("b", 900, 0, evening)
+    record = KNOWN.paid(700, evening).arrived("a", 700).paid(0, evening).arrived("b", 900)
     assert record.budget_left(1000, evening) == 300
-    assert record.arrived("c", 700, 700, evening).budget_left(1000, evening) == 0
+    assert record.paid(700, evening).arrived("c", 700).budget_left(1000, evening) == 0
     assert record.budget_left(1000, evening + MINUTE) == 1000
-    assert record.arrived("c", 50, 50, evening + MINUTE).budget_left(1000, evening + MINUTE) == 950
+    assert record.paid(50, evening + MINUTE).arrived("c", 50).budget_left(1000, evening + MINUTE) == 950
     assert record.budget_left(None, evening) is None
     assert (record.is_fresh_day(evening), record.is_fresh_day(evening + MINUTE)) == (False, True)
-    assert KNOWN.arrived("b", 900, 0, evening).is_fresh_day(evening)
+    assert KNOWN.paid(0, evening).arrived("b", 900).is_fresh_day(evening)
 
 
 def test_the_throughput_is_measured() -> None:
@@ -258,7 +258,7 @@ def test_waiting_has_an_end() -> None:
 
 
 FULL = replace(
-    shipped(passed(KNOWN, 2, 3), 1).begin(ID[4]).beginning("a").arrived("a", 1, 1, NOW).measured(1 << 20, 1.0),
+    shipped(passed(KNOWN, 2, 3), 1).begin(ID[4]).beginning("a").paid(1, NOW).arrived("a", 1).measured(1 << 20, 1.0),
     unsure=ID[6], clock_offset_ms=-1500, full_wanted="why", waiting=2, waiting_bytes=10,
 ).failed("it broke", NOW, 0.3, refused=True)  # fmt: skip
 

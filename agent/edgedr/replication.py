@@ -7,15 +7,16 @@ that goes wrong here keeps the next one from being captured.
 import random
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from edgedr.errors import (
     ConfigurationError,
     Damaged,
     EdgedrError,
+    ObjectExists,
     ObjectMissing,
     Refused,
     StorageError,
@@ -25,8 +26,9 @@ from edgedr.log import Log
 from edgedr.model import BackupId, Class
 from edgedr.replicas import ReplicaSettings
 from edgedr.repository.backlog import Backlog, ShippingPolicy, plan_shipping
+from edgedr.repository.heartbeats import heartbeat_name
 from edgedr.repository.ledger import ReplicaRecord
-from edgedr.repository.names import MANIFEST
+from edgedr.repository.names import MANIFEST, RECIPE, node_prefixes
 from edgedr.repository.repository import Listed, Repository
 from edgedr.repository.sending import send, send_recipe
 from edgedr.storage.base import Storage
@@ -58,12 +60,22 @@ class Shipment:
     trouble: EdgedrError | None = None
     note: str | None = None
     reasons: tuple[str, ...] = ()
+    held: int = 0
+    """How many backups cannot be shipped now, and may be later."""
     damaged: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
-        """Whether nothing waits."""
-        return self.trouble is None and self.record.waiting == 0
+        """Whether it has all that there is."""
+        return self.trouble is None and self.record.waiting == 0 and not self.held
+
+
+def _reasons(plan: Backlog) -> Iterator[str]:
+    if plan.skip or plan.held or plan.full_wanted:
+        yield from plan.reasons
+    if plan.held:
+        newest = max(plan.held)
+        yield f"{len(plan.held)} cannot be shipped now, the newest of them {newest}: {plan.held[newest]}"
 
 
 class _BudgetSpent(Exception):
@@ -122,7 +134,8 @@ class _Run:
         self._under_way: dict[str, int] = {}
         self._shipped: list[BackupId] = []
         self._lock = threading.Lock()
-        self._sent = 0
+        self._sent = self._on_the_wire = 0
+        self._smooth = True
         self._seconds = 0.0
         self._recipe = False
 
@@ -132,10 +145,11 @@ class _Run:
         plan: Backlog | None = None
         known = set(self.damaged)
         try:
+            self._sweep()
             plan = self._plan()
-            while damage := self._ship_all(plan):
-                trouble = damage
-                plan = self._plan()  # without what is damaged, and what depends on it
+            while wrong := self._ship_all(plan):
+                trouble = wrong
+                plan = self._plan()  # without what is damaged or in the way, and what depends on it
             self._keep(self._record.well())
         except _BudgetSpent:
             note = "today's byte budget is spent; it goes on after midnight UTC"
@@ -144,7 +158,8 @@ class _Run:
             trouble = error
             refused = not isinstance(error, Unreachable)
             chance = random.random()  # noqa: S311 - spreads a fleet's attempts
-            self._keep(self._record.failed(error.message, self._clock(), chance, refused=refused))
+            asked = timedelta(seconds=getattr(error, "after", None) or 0)
+            self._keep(self._record.failed(error.message, self._clock(), chance, refused=refused, at_least=asked))
         self._count_waiting(plan)
         self._note_clock()
         outcome = Shipment(
@@ -156,20 +171,24 @@ class _Run:
             seconds=self._seconds,
             trouble=trouble,
             note=note,
-            reasons=plan.reasons if plan and (plan.skip or plan.held or plan.full_wanted) else (),
+            reasons=tuple(_reasons(plan)) if plan else (),
+            held=len(plan.held) if plan else 0,
             damaged=tuple(sorted(set(self.damaged) - known - self._vanished)),
         )
         self._tell(outcome)
         return outcome
 
-    def _ship_all(self, plan: Backlog) -> Damaged | None:
-        """Ship what is planned; return the damage that stopped it, having noted which backup has it."""
+    def _ship_all(self, plan: Backlog) -> EdgedrError | None:
+        """Ship what is planned; return what is wrong with a backup that stopped it, having noted which one that is."""
         for backup in plan.ship:
             passed = {held: why for held, why in plan.held.items() if held < backup.id}
             try:
                 if passed:  # what is behind the last one that was shipped counts as shipped, but for the gaps
                     self._keep(self._record.passing_over({**plan.skip, **passed}, self._listed))
                 self._ship(backup)
+            except ObjectExists as error:
+                self._pass_over(backup, plan, error)
+                return error
             except (ObjectMissing, Damaged) as error:
                 self.damaged[str(backup.id)] = error.message
                 if all(backup.id != other.id for other in self._local.list()):
@@ -180,6 +199,12 @@ class _Run:
                     hint="the next backup is a full; `edgedr verify --all` says what else is damaged",
                 )
         return None
+
+    def _pass_over(self, backup: Listed, plan: Backlog, error: ObjectExists) -> None:
+        """Give a backup up, since somebody else's object has a name of its: nobody may take that for ours later."""
+        why = f"something else has a name of its: {error.message}"
+        record = self._record.passing_over({**plan.skip, backup.id: why}, self._listed)
+        self._keep(replace(record, sending=None, begun=(), done={}))
 
     def _plan(self) -> Backlog:
         """Decide what goes, and remember what does not."""
@@ -215,6 +240,13 @@ class _Run:
             self._put_recipe()  # whoever may not put either is not what a node should be: nothing is given up for that
             return None  # as it should be: then the plan begins with the newest chain
 
+    def _sweep(self) -> None:
+        """Remove what killed runs left half written, where that stays: nobody else writes below this node's names."""
+        site, node = self._local.site, self._local.node
+        if not self._replica.is_bucket and site is not None and node is not None:
+            for prefix in (*node_prefixes(site, node), heartbeat_name(site, node), RECIPE):
+                self._storage.sweep(prefix)
+
     def _put_recipe(self) -> None:
         if not self._recipe:
             send_recipe(self._storage)
@@ -225,15 +257,18 @@ class _Run:
         self._under_way.clear()
         self._keep(self._record.begin(backup.id))
         self._watcher.begin(f"ship {backup.id.sequence:08d}", backup.size)
-        started, before = time.monotonic(), self._sent
+        started, before, self._smooth = time.monotonic(), self._sent, True
         try:
-            at_once, progress = self._replica.at_once, self._watcher.advance
-            send(self._local, backup.place, self._storage, self, at_once=at_once, progress=progress)
+            at_once = self._replica.at_once
+            send(self._local, backup.place, self._storage, self, at_once=at_once, progress=self._travelled)
         finally:
             seconds = time.monotonic() - started
             self._seconds += seconds
-            if self._replica.is_bucket:
-                self._record = self._record.measured(self._sent - before, seconds)
+            with self._lock:
+                self._keep(self._record.paid(self._on_the_wire, self._clock()))  # also for what never arrived
+                self._on_the_wire = 0
+        if self._replica.is_bucket and self._smooth:  # an outage says nothing of how fast the link is
+            self._record = self._record.measured(self._sent - before, seconds)
         full = backup.place.kind is Class.FULL
         # What was there already has been for longer than we know: its lifetime counts from then.
         arrived = self._clock() if self._sent > before else min(backup.id.created, self._clock())
@@ -242,8 +277,8 @@ class _Run:
         self._log.event("backup.shipped", backup=str(backup.id), replica=self._replica.name, bytes=backup.size)
 
     def has(self, name: str) -> bool:
-        """Whether an object was sent before."""
-        return name in self._record.done
+        """Whether an object is known to be there: a disk may be another one by now, and can be looked at."""
+        return self._replica.is_bucket and name in self._record.done
 
     def begin(self, name: str, size: int) -> bool:
         """Note that an object is on its way; stop where the day's budget does not allow it."""
@@ -263,7 +298,16 @@ class _Run:
         with self._lock:
             self._under_way.pop(name, None)
             self._sent += size if travelled else 0
-            self._keep(self._record.arrived(name, size, size if travelled else 0, self._clock()))
+            now = self._clock()
+            self._keep(self._record.paid(self._on_the_wire, now).arrived(name, size))
+            self._on_the_wire = 0
+
+    def _travelled(self, count: int) -> None:
+        """Count what goes over the wire: all of it costs, also what has to go once more."""
+        with self._lock:
+            self._on_the_wire += max(0, count)
+            self._smooth = self._smooth and count >= 0
+        self._watcher.advance(count)
 
     def _keep(self, record: ReplicaRecord) -> None:
         if record != self._record:

@@ -125,10 +125,16 @@ class ReplicaRecord:
         forgotten = self.sending is not None and self.unsure is not None and not self.unsure < self.sending
         return forgotten or name in self.begun
 
-    def arrived(self, name: str, size: int, travelled: int, now: datetime) -> Self:
-        """Remember that an object is there, and what it cost of the day's budget."""
+    def paid(self, travelled: int, now: datetime) -> Self:
+        """Remember how many bytes of the day's budget went over the wire, whatever became of them."""
+        if not travelled:
+            return self
         spent = (self.spent if self.day == _day(now) else 0) + travelled
-        return replace(self, done={**self.done, name: size}, day=_day(now), spent=spent)
+        return replace(self, day=_day(now), spent=spent)
+
+    def arrived(self, name: str, size: int) -> Self:
+        """Remember that an object is there."""
+        return replace(self, done={**self.done, name: size})
 
     def shipped(self, backup: BackupId, *, full: bool, at: datetime) -> Self:
         """Remember that a backup is there, whole, since ``at``."""
@@ -148,8 +154,13 @@ class ReplicaRecord:
         """Forget that something failed."""
         return replace(self, failures=0, failing_since=None, error=None, refused=False, next_try=None)
 
-    def failed(self, error: str, now: datetime, chance: float, *, refused: bool) -> Self:
-        """Remember a failure, and when to try again: later each time; what somebody must mend, once an hour."""
+    def failed(
+        self, error: str, now: datetime, chance: float, *, refused: bool, at_least: timedelta = timedelta(0)
+    ) -> Self:
+        """Remember a failure, and when to try again: later each time; what somebody must mend, once an hour.
+
+        Not before ``at_least``, which the server asked for, up to an hour.
+        """
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.failures, 10))
         pause = _LONGEST_PAUSE if refused else pause
         return replace(
@@ -158,7 +169,7 @@ class ReplicaRecord:
             failing_since=self.failing_since or now,
             error=error,
             refused=refused,
-            next_try=now + pause * (0.5 + chance / 2),
+            next_try=now + max(pause * (0.5 + chance / 2), min(at_least, _LONGEST_PAUSE)),
         )
 
     def is_waiting(self, now: datetime) -> bool:
