@@ -101,6 +101,7 @@ def test_an_old_heartbeat_that_was_put_back() -> None:
     """
     old = replace(BEAT, shipped=ID[5], next_due=AT + timedelta(minutes=1))
     assert said(TWO, replace(BEAT, shipped=ID[5])) == []
+    assert said(TWO, replace(BEAT, shipped=ID[5], at=ID[6].created - EVERY), ID[6].created) == []
     much_later = replace(TWO[5], place=replace(TWO[5].place, id=replace(ID[6], created=AT + EVERY)), manifest=None)
     assert said([*without(6), much_later], old, AT + timedelta(minutes=1)) == [
         f"the heartbeat is older than {much_later.id}: an old one was put in its place, or the node cannot write it"
@@ -124,7 +125,9 @@ def test_silence_is_told_once_two_backups_are_overdue() -> None:
         said(TWO, replace(BEAT, at=at))
         said(TWO, replace(BEAT, next_due=at))
     assert len(said(TWO, replace(BEAT, captured_at=None, captured=None, shipped=None), AT + timedelta(days=1))) == 1
-    assert said(TWO, replace(BEAT, next_due=None), AT + timedelta(days=1)) == []
+    for never in (None, AT + timedelta(days=3650)):  # whatever is promised, no word for weeks is silence
+        assert said(TWO, replace(BEAT, next_due=never), AT + timedelta(days=14)) == []
+        assert len(said(TWO, replace(BEAT, next_due=never), AT + timedelta(days=15))) == 1
 
 
 def test_silence_of_a_node_that_never_made_a_backup() -> None:

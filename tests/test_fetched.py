@@ -37,7 +37,9 @@ class Far(MemoryStorage):
         return "far away"
 
     def others(self, name: str, *, limit: int | None = None) -> Iterator[BinaryIO]:
-        yield self.open(name, limit=limit)
+        data = get(self, name)
+        if limit is None or len(data) <= limit:
+            yield self.open(name)
 
     def fetch(self, name: str, spool: Spool, *, limit: int | None = None) -> None:
         data = get(self, name)
@@ -235,6 +237,19 @@ def test_what_is_missing_is_not_kept(far: Far, here: Path) -> None:
             storage.open("v1/full/e")
     put(far, "v1/full/e", b"late")
     assert get(storage, "v1/full/e") == b"late"
+
+
+def test_nothing_of_what_is_too_long_is_fetched(far: Far, here: Path) -> None:
+    """A hostile bucket does not fill the disk: what is longer than what belongs there stays where it is."""
+    storage, size = FetchedStorage(far, here), len(get(far, A))
+    with pytest.raises(TooLong):
+        storage.open(A, limit=size - 1)
+    assert list(storage.others(A, limit=size - 1)) == []
+    with pytest.raises(TooLong):
+        storage.fetch_all({A: size - 1}, lambda _: None)
+    assert far.asked == []
+    storage.open(A, limit=size).close()
+    assert kept(here) == [A]
 
 
 def test_many_read_at_once(far: Far, here: Path) -> None:

@@ -231,6 +231,12 @@ def test_pauses_grow_to_an_hour() -> None:
     assert record.next_try == NOW + HOUR
 
 
+@pytest.mark.parametrize(("asked", "pause"), [(0, 1), (0.5, 1), (7, 7), (60, 60), (61, 60), (10**6, 60)])
+def test_a_server_that_asks_for_time_gets_it(asked: float, pause: int) -> None:
+    """Nobody comes back before, nor stays away for more than an hour because of it."""
+    assert KNOWN.failed("busy", NOW, 1.0, refused=False, at_least=asked * MINUTE).next_try == NOW + pause * MINUTE
+
+
 def test_what_somebody_must_mend_is_tried_once_an_hour() -> None:
     """A place that refuses is not hammered, from the first time on."""
     assert pauses(1.0, refused=True) == [HOUR] * 9

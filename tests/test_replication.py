@@ -1,20 +1,17 @@
 """Bringing a replica up to date: oldest first, nothing twice, and whatever stops it, the next run goes on."""
 
-import time
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
 from edgedr.errors import ConfigurationError, Damaged, EdgedrError, ObjectExists, Refused, Unreachable
-from edgedr.model import BackupId, Bytes
+from edgedr.model import BackupId
 from edgedr.replicas import ReplicaSettings
 from edgedr.repository.names import MANIFEST, RECIPE
-from edgedr.storage.base import Progress, nobody
 from edgedr.storage.memory import MemoryStorage
 from tests.lab.fake_source import BLOB, SEGMENT, Lab, bytes_of
 from tests.lab.places import BUCKET, CONTENTS, DISK, NOW, Blind, Dying, Place, know, ship, there
@@ -171,36 +168,6 @@ def test_another_disk_has_nothing_of_what_the_first_one_got(lab: Lab) -> None:
     assert there(lab, second) == [1, 2, 3, 4, 5]
 
 
-def test_what_never_arrives_is_paid_for(lab: Lab) -> None:
-    """A link that breaks each upload near its end uses the day's budget up all the same, and goes on tomorrow."""
-
-    class Breaking(Blind):
-        def put(
-            self,
-            name: str,
-            source: BinaryIO,
-            size: int,
-            sha256: str,
-            *,
-            again: bool = False,
-            progress: Progress = nobody,
-        ) -> bool:
-            if BLOB not in name:
-                return super().put(name, source, size, sha256, again=again, progress=progress)
-            progress(size - 1)
-            raise Unreachable("the connection broke")
-
-    size = lab.listed()[0].size
-    replica = replace(BUCKET, daily_budget=Bytes(3 * size))
-    place = Breaking()
-    for _ in range(20):
-        outcome = ship(lab, place, replica)
-    assert outcome.record.spent <= 4 * size
-    assert outcome.note is not None
-    assert "budget" in outcome.note
-    assert outcome.record.throughput is None
-
-
 @pytest.mark.parametrize("kind", [Place, Blind])
 def test_a_place_that_refuses_everything_is_not_taken_for_a_blind_one(lab: Lab, kind: type[Place]) -> None:
     """With a wrong key from the first day on, nothing is given up: it goes on as if it began once the key is right."""
@@ -323,6 +290,18 @@ def test_what_was_given_up_stays_so_when_damage_is_passed_over(lab: Lab) -> None
     assert [one.sequence for one in lab.ids() if outcome.record.has(one)] == [3, 6]
 
 
+def test_damage_that_was_passed_over_stays_so_when_a_name_is_taken(lab: Lab) -> None:
+    """Giving one backup up makes nothing of another that is not there look shipped."""
+    know(lab, BUCKET)
+    place = Blind()
+    lab.back_up(b"one more", full=True)
+    taken = lab.back_up(b"one more", full=True).manifest.id
+    place.objects[lab.get(taken).place.object(MANIFEST)] = b"somebody else's"
+    outcome = ship(lab, place, BUCKET, damaged=[str(lab.ids()[3])])
+    assert isinstance(outcome.trouble, ObjectExists)
+    assert [one.sequence for one in lab.ids() if outcome.record.has(one)] == [1, 2, 3, 6]
+
+
 @pytest.mark.parametrize("hit", [2, 5])
 def test_a_backup_that_vanishes_meanwhile(lab: Lab, hit: int) -> None:
     """What the quota lets go of while it is on its way is no damage; the rest goes on, and no half of it is listed."""
@@ -340,47 +319,3 @@ def test_a_backup_that_vanishes_meanwhile(lab: Lab, hit: int) -> None:
     left = [1, 3, 4, 5] if hit == 2 else [1, 2, 3, 4]
     assert sequences(outcome.shipped) == there(lab, place) == left
     assert (ship(lab, place, BUCKET).trouble, sequences(lab.ids())) == (None, left)
-
-
-# -- the budget of a day
-
-
-def days(lab: Lab, place: Place, replica: ReplicaSettings) -> list[int]:
-    """Ship, twice each day, until all is there; return how many bytes each day took."""
-    took = []
-    for day in range(30):
-        outcomes = [ship(lab, place, replica, now=NOW + day * DAY + half * HOUR / 2) for half in range(2)]
-        took.append(sum(outcome.sent_bytes for outcome in outcomes))
-        last = outcomes[-1]
-        assert [outcome.trouble for outcome in outcomes] == [None, None]
-        assert (last.record.spent, last.record.failures) == (took[-1], 0)
-        if last.complete:
-            assert last.note is None
-            return took
-        assert "byte budget is spent" in str(last.note)
-        assert (last.record.waiting, there(lab, place)) == (1, [])
-    raise AssertionError("it never ends")
-
-
-@pytest.mark.parametrize("at_once", [1, 4])
-def test_a_days_budget_is_kept_and_the_next_day_goes_on(tmp_path: Path, at_once: int) -> None:
-    """However many go at once, no day takes more than it may, and what was sent is not sent again."""
-    lab, place = Lab(tmp_path, storage=MemoryStorage()), Place()
-    lab.back_up(bytes_of(7, 5 * SEGMENT))
-    place.before = lambda _: time.sleep(0.02)  # so that those that go at once meet
-    replica = replace(BUCKET, daily_budget=Bytes(2 * SEGMENT + 8000), at_once=at_once)
-    took = days(lab, place, replica)
-    assert max(took) <= 2 * SEGMENT + 8000
-    assert sum(took) == lab.listed()[0].size
-    assert len(took) == 3
-    assert place.committed == [1]
-
-
-def test_what_is_larger_than_a_days_budget_goes_on_a_fresh_day(tmp_path: Path) -> None:
-    """A segment that no day has room for goes alone, the first of its day: otherwise it would never go."""
-    lab, place = Lab(tmp_path, storage=MemoryStorage()), Place()
-    lab.back_up(bytes_of(7, 2 * SEGMENT))
-    took = days(lab, place, replace(BUCKET, daily_budget=Bytes(10_000), at_once=3))
-    assert [size > SEGMENT for size in took[:2]] == [True, True]
-    assert max(took) < SEGMENT + 1000
-    assert sum(took) == lab.listed()[0].size

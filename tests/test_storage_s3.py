@@ -23,7 +23,12 @@ A, B = "v1/full/plant-7/cp-1/a", "v1/full/plant-7/cp-1/b"
 def client(request: pytest.FixtureRequest) -> S3Client:
     """One client for a class: to make one takes longer than a test."""
     server: S3Server = request.getfixturevalue(request.cls.server)
-    return S3Client(options(server, server.bucket(**request.cls.kept)))
+    made = S3Client(options(server, server.bucket(**request.cls.kept)))
+    if request.cls.kept.get("locked"):
+        rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+        lock = {"ObjectLockEnabled": "Enabled", "Rule": rule}
+        made.call("put_object_lock_configuration", "the bucket", ObjectLockConfiguration=lock)
+    return made
 
 
 class S3Contract(StorageContract):
@@ -41,9 +46,9 @@ class TestMoto(S3Contract):
     server = "moto"
 
 
-class TestMotoWithVersions(S3Contract):
+class TestMotoWithObjectLock(S3Contract):
     server = "moto"
-    kept: ClassVar = {"versioned": True}
+    kept: ClassVar = {"locked": True}
 
 
 class TestRclone(S3Contract):

@@ -7,7 +7,7 @@ that goes wrong here keeps the next one from being captured.
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -181,13 +181,14 @@ class _Run:
     def _ship_all(self, plan: Backlog) -> EdgedrError | None:
         """Ship what is planned; return what is wrong with a backup that stopped it, having noted which one that is."""
         for backup in plan.ship:
-            passed = {held: why for held, why in plan.held.items() if held < backup.id}
+            before = {held: why for held, why in plan.held.items() if held < backup.id}
+            passed = {**plan.skip, **before}
             try:
-                if passed:  # what is behind the last one that was shipped counts as shipped, but for the gaps
-                    self._keep(self._record.passing_over({**plan.skip, **passed}, self._listed))
+                if before:  # what is behind the last one that was shipped counts as shipped, but for the gaps
+                    self._keep(self._record.passing_over(passed, self._listed))
                 self._ship(backup)
             except ObjectExists as error:
-                self._pass_over(backup, plan, error)
+                self._pass_over(backup, passed, error)
                 return error
             except (ObjectMissing, Damaged) as error:
                 self.damaged[str(backup.id)] = error.message
@@ -200,10 +201,10 @@ class _Run:
                 )
         return None
 
-    def _pass_over(self, backup: Listed, plan: Backlog, error: ObjectExists) -> None:
+    def _pass_over(self, backup: Listed, passed: Mapping[BackupId, str], error: ObjectExists) -> None:
         """Give a backup up, since somebody else's object has a name of its: nobody may take that for ours later."""
         why = f"something else has a name of its: {error.message}"
-        record = self._record.passing_over({**plan.skip, backup.id: why}, self._listed)
+        record = self._record.passing_over({**passed, backup.id: why}, self._listed)
         self._keep(replace(record, sending=None, begun=(), done={}))
 
     def _plan(self) -> Backlog:

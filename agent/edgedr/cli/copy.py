@@ -42,9 +42,9 @@ def copy(arguments: Arguments) -> int:
                 _copy_one(source, backup, target, damaged, copied, watcher)
     _tell(arguments, source, target, wanted, copied, damaged)
     if damaged:
-        first, why = next(iter(damaged.items()))
+        first = next(backup.id for backup in wanted if backup.id in damaged)
         raise Damaged(
-            f"{terminal.plural(len(damaged), 'backup')} not copied; the first is {first}: {why}",
+            f"{terminal.plural(len(damaged), 'backup')} not copied; the first is {first}: {damaged[first]}",
             hint="the others are there; `edgedr verify --all --from` tells what damage takes down with it",
         )
     return 0

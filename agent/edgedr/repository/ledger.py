@@ -3,6 +3,7 @@
 Backups are shipped in their order, so that the last one and the gaps before it say it all, however many there are.
 """
 
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -77,7 +78,8 @@ class ReplicaRecord:
     ) -> ReplicaFacts:
         """Return what plans are made from. ``there`` is what the replica lists, where it may be looked at."""
         ids = [backup.id for backup in listed]
-        shipped = {one: self._shipped_at(one) for one in ids if (self.has(one) if there is None else one in there)}
+        fulls = sorted((BackupId.parse(name), when) for name, when in self.fulls.items())
+        shipped = {one: _shipped_at(one, fulls) for one in ids if (self.has(one) if there is None else one in there)}
         return ReplicaFacts(
             shipped=shipped,
             skipped={one: why for one in ids if (why := self.why_not(one)) is not None and one not in shipped},
@@ -87,11 +89,6 @@ class ReplicaRecord:
             spent=self.spent if self.day == _day(now) else 0,
             partial={} if self.sending is None else {self.sending: sum(self.done.values())},
         )
-
-    def _shipped_at(self, backup: BackupId) -> datetime:
-        """Return when a backup was shipped; of a delta, the earliest that it can have been."""
-        before = (when for name, when in self.fulls.items() if not backup < BackupId.parse(name))
-        return self.fulls.get(str(backup)) or max(before, default=backup.created)
 
     def passing_over(self, skip: Mapping[BackupId, str], listed: Sequence[Listed]) -> Self:
         """Remember what a plan skips, in as few gaps as there are.
@@ -185,6 +182,12 @@ class ReplicaRecord:
     def is_fresh_day(self, now: datetime) -> bool:
         """Whether nothing was sent today yet: what is larger than a whole day's budget must go one day."""
         return self.day != _day(now) or self.spent == 0
+
+
+def _shipped_at(backup: BackupId, fulls: Sequence[tuple[BackupId, datetime]]) -> datetime:
+    """Return when a backup was shipped; of a delta, the earliest that it can have been: with the full before it."""
+    at = bisect_right(fulls, backup, key=lambda full: full[0])
+    return fulls[at - 1][1] if at else backup.created
 
 
 def _day(now: datetime) -> str:

@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO, Protocol, cast
 
-from edgedr.errors import Damaged, ObjectExists
+from edgedr.errors import Damaged, ObjectExists, ObjectMissing, Refused, StorageError, Unreachable
 from edgedr.model import Manifest, Segment
 from edgedr.repository.names import MANIFEST, RECIPE, SIGNATURE, Place, recipe
 from edgedr.repository.repository import Repository
@@ -83,7 +84,8 @@ def send(
     Raises ``Damaged`` where the source is not what its manifest says, ``ObjectExists`` where somebody else's object has
     a name of ours, and what the storages raise.
     """
-    signed = source.signed(place)
+    with _read_here(place.object(MANIFEST)):
+        signed = source.signed(place)
     segments = list(_segments(source, place, signed.manifest, hashed=hashed))
     with ThreadPoolExecutor(max(1, min(at_once, len(segments)))) as pool:
         try:
@@ -98,6 +100,17 @@ def send(
     return signed.manifest
 
 
+@contextmanager
+def _read_here(name: str) -> Iterator[None]:
+    """Tell what a disk cannot read, which is damage of that backup, from a place that is out of reach."""
+    try:
+        yield
+    except (Damaged, ObjectMissing, Unreachable, Refused):
+        raise
+    except StorageError as error:
+        raise Damaged(f"{name} cannot be read: {error.message}", hint=error.hint) from error
+
+
 def send_recipe(target: Storage) -> None:
     """Put the recipe for recovery by hand there too; one that is there already, of whatever version, is good enough."""
     try:
@@ -110,7 +123,9 @@ def _send(one: _Object, target: Storage, ledger: Ledger, progress: Progress) -> 
     if ledger.has(one.name):
         return
     again = ledger.begin(one.name, one.size)
-    with one.open() as file:
+    with _read_here(one.name):
+        file = one.open()
+    with file:
         source = cast("BinaryIO", _Source(file, one.name))
         travelled = target.put(one.name, source, one.size, one.sha256, again=again, progress=progress)
     ledger.arrived(one.name, one.size, travelled=travelled)

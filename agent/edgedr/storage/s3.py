@@ -183,4 +183,8 @@ class S3Storage(S3Reader):
 
 def _marks(sha256: str) -> dict[str, Any]:
     """Return what says which bytes these are: for the server to check, and for ourselves later."""
-    return {"ChecksumSHA256": base64.b64encode(bytes.fromhex(sha256)).decode(), "Metadata": {_HASH: sha256}}
+    return {
+        "ChecksumAlgorithm": "SHA256",  # some servers ask for its name where Object Lock keeps what is put
+        "ChecksumSHA256": base64.b64encode(bytes.fromhex(sha256)).decode(),
+        "Metadata": {_HASH: sha256},
+    }
