@@ -1,6 +1,7 @@
 """A replica, a further place that receives committed backups: its settings, their contradictions, and its opening."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +15,7 @@ from edgedr.storage.base import Storage
 from edgedr.storage.directory import DirectoryStorage
 from edgedr.storage.s3_options import INSTANCE, SCHEME, S3Options, Style, parse_url, why_no_endpoint
 
+_REGION = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
 _SSE = ("AES256", "aws:kms")
 _MOST_AT_ONCE = 16
 _MIN_RATE = 1 << 10
@@ -146,6 +148,8 @@ def _bucket_problems(replica: ReplicaSettings) -> Iterator[tuple[str, str]]:
             Credential.parse(replica.credential or "")
         except ConfigurationError as error:
             yield "credential", f"{error.message} ({error.hint}; or {INSTANCE!r})"
+    if replica.region is not None and not _REGION.fullmatch(replica.region):
+        yield "region", "it is not the name of a region, like eu-central-1"
     if replica.ca is not None and not replica.ca.startswith("/"):
         yield "ca", "it is not an absolute path"
     if replica.sse is not None and replica.sse not in _SSE:

@@ -72,7 +72,7 @@ class Shipment:
 
 def _reasons(plan: Backlog) -> Iterator[str]:
     if plan.skip or plan.held or plan.full_wanted:
-        yield from plan.reasons
+        yield from (reason for reason in plan.reasons if " to ship, " not in reason)  # it is shipped by now
     if plan.held:
         newest = max(plan.held)
         yield f"{len(plan.held)} cannot be shipped now, the newest of them {newest}: {plan.held[newest]}"
@@ -103,13 +103,16 @@ def replicate(
     return run.everything()
 
 
-def _remembered(memory: Memory, storage: Storage, endpoint: str | None) -> ReplicaRecord:
-    """Return the record of this very place; another place under the same name is not known yet."""
+def _remembered(memory: Memory, storage: Storage, endpoint: str | None) -> tuple[ReplicaRecord, ReplicaRecord | None]:
+    """Return the record of this very place, and that of another which was served under its name before.
+
+    What is known of the other one is kept until this one is reached: an address with a mistake in it costs nothing.
+    """
     record = memory.load()
     place = storage.describe() if endpoint is None else f"{storage.describe()} at {endpoint}"
     if record is None or record.place != place:
-        return ReplicaRecord.blank(place, known=False)
-    return record
+        return ReplicaRecord.blank(place, known=False), record
+    return record, None
 
 
 class _Run:
@@ -127,7 +130,8 @@ class _Run:
     ) -> None:
         self._local, self._replica, self._storage = local, replica, storage
         self._memory, self._clock, self._watcher, self._log = memory, clock, watcher, log
-        self._record = _remembered(memory, storage, replica.endpoint)
+        self._record, self._elsewhere = _remembered(memory, storage, replica.endpoint)
+        self._reached = False
         self._listed: list[Listed] = []
         self.damaged: dict[str, str] = {}
         self._vanished: set[str] = set()
@@ -159,7 +163,10 @@ class _Run:
             refused = not isinstance(error, Unreachable)
             chance = random.random()  # noqa: S311 - spreads a fleet's attempts
             asked = timedelta(seconds=getattr(error, "after", None) or 0)
-            self._keep(self._record.failed(error.message, self._clock(), chance, refused=refused, at_least=asked))
+            now = self._clock()
+            self._keep(self._record.failed(error.message, now, chance, refused=refused, at_least=asked))
+            if self._elsewhere is not None and not self._reached:
+                self._memory.save(self._elsewhere.failed(error.message, now, chance, refused=refused))
         self._count_waiting(plan)
         self._note_clock()
         outcome = Shipment(
@@ -251,7 +258,7 @@ class _Run:
     def _put_recipe(self) -> None:
         if not self._recipe:
             send_recipe(self._storage)
-            self._recipe = True
+            self._recipe = self._reached = True
 
     def _ship(self, backup: Listed) -> None:
         self._put_recipe()
@@ -311,7 +318,7 @@ class _Run:
         self._watcher.advance(count)
 
     def _keep(self, record: ReplicaRecord) -> None:
-        if record != self._record:
+        if record != self._record and (self._reached or self._elsewhere is None):
             self._memory.save(record)
         self._record = record
 

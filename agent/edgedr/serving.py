@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 
 from edgedr import __version__, deadman
+from edgedr.credentials import Keeper
 from edgedr.errors import AlreadyRunning, ConfigurationError, EdgedrError, StorageError, Unreachable
 from edgedr.log import Log
 from edgedr.model import Manifest
@@ -57,8 +59,11 @@ def serve(
     for replica in chosen:
         memory = directory.replica(replica.name)
         record = memory.load()
-        if patient and record is not None and record.is_waiting(clock()):
-            told = Unreachable(f"not tried again yet: {record.error}", hint="`edgedr replicate` tries at once")
+        if patient and record is not None and record.is_waiting(clock()) and not _changed(replica, record):
+            until = f"{record.next_try:%H:%M:%SZ}" if record.next_try else "later"
+            told = Unreachable(
+                f"not tried again yet, before {until}: {record.error}", hint="`edgedr replicate` tries at once"
+            )
             served.append(Served(replica, None, record, told, record.next_try))
             continue
         try:
@@ -72,6 +77,17 @@ def serve(
     if only is None:
         _ping(settings, local, served, clock(), log)
     return served
+
+
+def _changed(replica: ReplicaSettings, record: ReplicaRecord) -> bool:
+    """Say whether the credential was changed since it failed: then it may do better at once."""
+    kept = replica.options.credential if replica.is_bucket else None
+    if kept is None or kept.keeper is not Keeper.FILE or record.failed_at is None:
+        return False
+    try:
+        return Path(kept.place).stat().st_mtime > record.failed_at.timestamp()
+    except OSError:
+        return False
 
 
 def _serve(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgedr.cli import terminal
 from edgedr.cli.parser import Arguments
+from edgedr.credentials import Credential
 from edgedr.decoding import Reading, decode, refuse
 from edgedr.doctor import checkup
 from edgedr.doctor.judging import Role, judge, probe_names, warn
@@ -88,7 +89,11 @@ def _chosen(settings: Settings, arguments: Arguments, role: Role) -> tuple[Repli
         raise ConfigurationError("there is no replica", hint=f"add [[replicas]] to {arguments.config}")
     if arguments.replica is not None and arguments.replica not in names:
         raise ConfigurationError(f"there is no replica {arguments.replica!r}", hint=f"there are {', '.join(names)}")
-    return tuple(replica for replica in settings.replicas if arguments.replica in {None, replica.name})
+    chosen = (replica for replica in settings.replicas if arguments.replica in {None, replica.name})
+    if arguments.credential is None:
+        return tuple(chosen)
+    Credential.parse(arguments.credential)
+    return tuple(replace(each, credential=arguments.credential) if each.is_bucket else each for each in chosen)
 
 
 def _bytes(text: str) -> int:

@@ -5,25 +5,24 @@ from datetime import UTC, datetime
 from itertools import groupby
 
 from edgedr.cli import terminal
-from edgedr.cli.bucket import found_alarms, replica_records
+from edgedr.cli.bucket import found_alarms, replica_records, tell_strays
 from edgedr.cli.closure import closure_document, has_snapshot, print_closure, read_closure, verdict
 from edgedr.cli.inventories import read_inventory
 from edgedr.cli.keyring import identities
 from edgedr.cli.options import SOURCES
 from edgedr.cli.parser import Arguments
-from edgedr.cli.places import chosen, listed, open_place
-from edgedr.errors import Damaged, NoSuchBackup, StorageError
+from edgedr.cli.places import chosen, deleted_there, listed, open_place, refuse_nothing
+from edgedr.errors import Damaged, StorageError
 from edgedr.inventory import Inventory, SourceRecord
 from edgedr.locations import Locations
 from edgedr.model import CLOSURE, DATASTORES, Manifest, Status
 from edgedr.repository import chains
 from edgedr.repository.chains import chain_of, clones, dependents
 from edgedr.repository.ledger import ReplicaRecord
-from edgedr.repository.names import VERSION, Place
+from edgedr.repository.names import Place
 from edgedr.repository.repository import Listed, Repository
 
 _DAMAGED = "damaged: "
-_SHOWN = 6  # nodes named in a message
 
 
 def list_backups(arguments: Arguments) -> int:
@@ -32,10 +31,9 @@ def list_backups(arguments: Arguments) -> int:
     backups = listed(repository, arguments)
     now = datetime.now(UTC)
     if here is None:
-        for text in found_alarms(repository, backups, now):
-            terminal.warn(text, "ask the node; --deleted shows what a bucket with versions still has")
+        _warn_of_absence(repository, backups, arguments, now)
     if not backups:
-        _refuse_nothing(repository, arguments)
+        refuse_nothing(repository, arguments)
     conditions = _conditions(backups)
     records = replica_records(here)
     if arguments.json:
@@ -71,6 +69,17 @@ def list_backups(arguments: Arguments) -> int:
     return 0
 
 
+def _warn_of_absence(repository: Repository, backups: Sequence[Listed], arguments: Arguments, now: datetime) -> None:
+    """Tell what looks wrong with a place beyond what is listed."""
+    for text in found_alarms(repository, backups, now):
+        terminal.warn(text, "ask the node; --deleted shows what a bucket with versions still has")
+    hidden = deleted_there(repository, arguments) if backups else ()
+    if hidden:
+        text = f"{terminal.plural(len(hidden), 'backup')} deleted here, and held as older versions"
+        terminal.warn(f"{text}: the newest is {max(place.id for place in hidden)}", "--deleted lists and restores them")
+    tell_strays(repository)
+
+
 def _shipped(backup: Listed, records: Mapping[str, ReplicaRecord | None]) -> str:
     """Say which replicas have a backup, as this node remembers."""
     has = [name for name, record in records.items() if record is not None and record.has(backup.id)]
@@ -93,24 +102,12 @@ def _to_know(backup: Listed, condition: str) -> str:
     return ", ".join(filter(None, (condition, said)))
 
 
-def _refuse_nothing(repository: Repository, arguments: Arguments) -> None:
-    """Stop where nothing was found because of what was asked for: no backups must not pass for none yet."""
-    if arguments.source is None:
-        return
-    where = repository.storage.describe()
-    nodes = sorted({f"{place.site}/{place.node}" for place, _ in Repository(repository.storage).places()})
-    if not nodes:
-        hint = f"name the directory that holds {VERSION}/, or the bucket with the prefix above it"
-        raise NoSuchBackup(f"there is no {VERSION}/ in {where}", hint=hint)
-    asked = f"{arguments.site or '*'}/{arguments.node or '*'}"
-    shown = ", ".join(nodes[:_SHOWN]) + (", …" if len(nodes) > _SHOWN else "")
-    raise NoSuchBackup(f"there is no backup of {asked} here", hint=f"there are backups of {shown}")
-
-
 def show(arguments: Arguments) -> int:
     """Show one backup: class, chain, sizes, sources, proof level."""
     repository, here = open_place(arguments)
     backups = listed(repository, arguments)
+    if not backups:
+        refuse_nothing(repository, arguments)
     backup = chosen(backups, arguments)
     if backup.manifest is None:
         raise Damaged(f"the manifest of {backup.id} cannot be read: {backup.damage[0]}", hint="`edgedr verify --all`")

@@ -215,6 +215,9 @@ def doctor(parser: argparse.ArgumentParser) -> None:
         help=f"what the credential is for: {', '.join(ROLES)} (default: {ROLES[0]})",
     )
     parser.add_argument(
+        "--credential", metavar="REF", help="try with this access key instead: file:/path, env:NAME or credential:NAME"
+    )
+    parser.add_argument(
         "--throughput",
         metavar="SIZE",
         default="1 MiB",

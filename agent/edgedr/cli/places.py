@@ -1,13 +1,15 @@
 """Where a command reads backups: the configured repository, or a bucket or directory named on the command line."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgedr.cli.parser import Arguments
 from edgedr.credentials import Credential
 from edgedr.durable import storage_error
-from edgedr.errors import ConfigurationError, NoSuchBackup
+from edgedr.errors import ConfigurationError, NoSuchBackup, StorageError
 from edgedr.locations import Locations, load_locations
+from edgedr.repository.names import MANIFEST, VERSION, Place
 from edgedr.repository.repository import Listed, Repository
 from edgedr.repository.select import LATEST, parse_time, select, select_at
 from edgedr.storage.base import Storage
@@ -15,6 +17,7 @@ from edgedr.storage.directory import DirectoryStorage
 from edgedr.storage.s3_options import SCHEME, S3Options, Style, parse_url, why_no_endpoint
 
 FILE = "file:"
+_SHOWN = 6  # nodes named in a message
 
 
 def open_place(
@@ -85,6 +88,40 @@ def listed(repository: Repository, arguments: Arguments) -> tuple[Listed, ...]:
         for backup in repository.list()
         if arguments.site in {None, backup.place.site} and arguments.node in {None, backup.place.node}
     )
+
+
+def refuse_nothing(repository: Repository, arguments: Arguments) -> None:
+    """Stop where nothing was found because of what was asked for: no backups must not pass for none yet."""
+    if arguments.source is None:
+        return
+    where = repository.storage.describe()
+    hidden = deleted_there(repository, arguments)
+    if hidden:
+        raise NoSuchBackup(
+            f"all backups that were in {where} are deleted, and held as older versions",
+            hint="the same command with --deleted finds them; somebody deleted them: look who",
+        )
+    nodes = sorted({f"{place.site}/{place.node}" for place, _ in Repository(repository.storage).places()})
+    if not nodes:
+        hint = f"name the directory that holds {VERSION}/, or the bucket with the prefix above it"
+        raise NoSuchBackup(f"there is no {VERSION}/ in {where}", hint=hint)
+    asked = f"{arguments.site or '*'}/{arguments.node or '*'}"
+    shown = ", ".join(nodes[:_SHOWN]) + (", …" if len(nodes) > _SHOWN else "")
+    raise NoSuchBackup(f"there is no backup of {asked} here", hint=f"there are backups of {shown}")
+
+
+def deleted_there(repository: Repository, arguments: Arguments) -> tuple[Place, ...]:
+    """Return the places of backups that were deleted from a bucket which still has them, where it lets us look."""
+    if not is_bucket(arguments.source) or arguments.deleted:
+        return ()
+    with_deleted = open_storage(arguments.source, Namespace(**{**vars(arguments), "deleted": True}))
+    try:
+        all_there = Repository(with_deleted, site=arguments.site, node=arguments.node).places()
+        held = [place for place, objects in all_there if MANIFEST in objects and arguments.node in {None, place.node}]
+        visible = {place for place, objects in repository.places() if MANIFEST in objects}
+    except StorageError:  # a server without versions, or a credential that may not see them
+        return ()
+    return tuple(place for place in held if place not in visible)
 
 
 def chosen(backups: Sequence[Listed], arguments: Arguments) -> Listed:

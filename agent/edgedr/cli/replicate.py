@@ -19,10 +19,13 @@ def replicate(arguments: Arguments) -> int:
     if arguments.replica is not None and arguments.replica not in names:
         raise ConfigurationError(f"there is no replica {arguments.replica!r}", hint=f"there are {', '.join(names)}")
     log = Log(site=settings.node.site, node=settings.node.name)
-    with terminal.watching(quiet=arguments.json) as watcher:
-        served = serve(
-            settings, lambda: datetime.now(UTC), watcher, log, only=arguments.replica, patient=arguments.patient
-        )
+    try:
+        with terminal.watching(quiet=arguments.json) as watcher:
+            served = serve(
+                settings, lambda: datetime.now(UTC), watcher, log, only=arguments.replica, patient=arguments.patient
+            )
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt("interrupted; what arrived is remembered: the next run goes on") from interrupt
     if arguments.json:
         terminal.say_json(shipping.document(served))
     else:

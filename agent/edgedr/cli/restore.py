@@ -12,7 +12,7 @@ from edgedr.cli import terminal
 from edgedr.cli.bucket import tell_strays
 from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
-from edgedr.cli.places import chosen, is_bucket, listed, open_place
+from edgedr.cli.places import chosen, deleted_there, is_bucket, listed, open_place, refuse_nothing
 from edgedr.errors import Damaged, IncompleteBackup, RestoreStopped, Unreachable, WrongKey
 from edgedr.model import CLOSURE, DATASTORES, BackupId, Manifest, Severity, Status
 from edgedr.recovery.recover import DOWNLOAD, FILES, Everything, Extracted, Order, recover, refuse_occupied
@@ -40,6 +40,8 @@ def restore(arguments: Arguments) -> int:
     repository, here = open_place(arguments, download=arguments.to / DOWNLOAD)
     everything = cache(lambda: listed(repository, arguments))
     backups = _needed(repository, arguments) if is_bucket(arguments.source) else everything()
+    if not backups:
+        refuse_nothing(repository, arguments)
     backup = chosen(backups, arguments)
     _refuse_absent(repository, backup, everything, arguments.only or ())
     keys = identities(arguments)
@@ -60,12 +62,7 @@ def restore(arguments: Arguments) -> int:
         confirm=_ask,
         allow_unsigned=arguments.allow_unsigned,
     )
-    try:
-        with terminal.watching(quiet=arguments.json) as watcher:
-            done = recover(repository, backups, order, watcher, everything)
-    except Unreachable as error:
-        hint = f"what was downloaded is kept in {arguments.to / DOWNLOAD}: the same command goes on from there"
-        raise Unreachable(error.message, hint=hint) from error
+    done = _recover(repository, backups, order, arguments, everything)
     tell_strays(repository)
     if arguments.json:
         terminal.say_json(_document(done, arguments))
@@ -78,13 +75,35 @@ def restore(arguments: Arguments) -> int:
     return 0
 
 
+def _recover(
+    repository: Repository, backups: Sequence[Listed], order: Order, arguments: Arguments, everything: Everything
+) -> Extracted:
+    """Recover it, and say of what stops that how to go on."""
+    try:
+        with terminal.watching(quiet=arguments.json) as watcher:
+            return recover(repository, backups, order, watcher, everything)
+    except Unreachable as error:
+        hint = f"what was downloaded is kept in {arguments.to / DOWNLOAD}: the same command goes on from there"
+        raise Unreachable(error.message, hint=hint) from error
+    except Damaged as error:
+        hidden = deleted_there(repository, arguments)
+        if not hidden:
+            raise
+        held = f"{terminal.plural(len(hidden), 'backup')} deleted there, and held as older versions"
+        raise Damaged(error.message, hint=f"{held}: try --deleted first; else: {error.hint}") from error
+    except KeyboardInterrupt as interrupt:
+        kept = f"; what was downloaded is kept in {arguments.to / DOWNLOAD}" if is_bucket(arguments.source) else ""
+        raise KeyboardInterrupt(f"interrupted{kept}: the same command goes on") from interrupt
+
+
 def _needed(repository: Repository, arguments: Arguments) -> tuple[Listed, ...]:
     """List what this restore needs, by its names: each manifest beyond that costs a thin link a round trip."""
-    return repository.list(lambda places: near(_asked_for(places, arguments), lambda few: chosen(few, arguments)))
 
+    def needed(places: Sequence[Place]) -> tuple[Place, ...]:
+        asked_for = [place for place in places if arguments.node in {None, place.node}]
+        return near(asked_for, lambda few: chosen(few, arguments)) if asked_for else ()
 
-def _asked_for(places: Sequence[Place], arguments: Arguments) -> list[Place]:
-    return [place for place in places if arguments.node in {None, place.node}]
+    return repository.list(needed)
 
 
 def _say_what_is_missing(done: Extracted, backup: Listed, everything: Everything, only: Sequence[str] | None) -> None:

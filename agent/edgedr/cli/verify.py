@@ -9,7 +9,7 @@ from edgedr.cli import terminal
 from edgedr.cli.bucket import tell_strays
 from edgedr.cli.keyring import identities, trust
 from edgedr.cli.parser import Arguments
-from edgedr.cli.places import chosen, is_bucket, listed, open_place
+from edgedr.cli.places import chosen, is_bucket, listed, open_place, refuse_nothing
 from edgedr.errors import AlreadyRunning, ConfigurationError, Damaged, NoSuchBackup, RestoreStopped, StorageError
 from edgedr.locations import Locations
 from edgedr.model import Proof
@@ -35,6 +35,7 @@ def _verify(arguments: Arguments, download: Path | None) -> int:
     repository, here = open_place(arguments, download=download, keep=_DOWNLOADED)
     backups = listed(repository, arguments)
     if not backups:
+        refuse_nothing(repository, arguments)
         raise NoSuchBackup(
             "there is no backup here", hint="`edgedr backup` makes one; --repository names another place"
         )

@@ -25,6 +25,10 @@ _DELETERS = frozenset({Role.PRUNER, Role.ADMIN})
 _READERS = frozenset({Role.PRUNER, Role.MONITOR, Role.ADMIN})
 
 
+def _one(role: Role) -> str:
+    return f"an {role}" if role is Role.ADMIN else f"a {role}"
+
+
 def probe_names(site: str, node: str) -> tuple[dict[Class, str], tuple[str, ...]]:
     """Return what a node's fulls and deltas are below, and what others' fulls are, whose names begin with ours."""
     own = dict(zip(Class, node_prefixes(site, node), strict=True))
@@ -97,7 +101,7 @@ def _putting(facts: BucketFacts, role: Role) -> Iterator[Finding]:
             hint = f"allow s3:PutObject below the node's own names: {POLICIES}"
             yield bad("put", f"nothing can be stored{_why(facts.puts)}", hint)
         case _ if facts.puts.yes:
-            yield bad("put", f"a {role} may put", f"deny s3:PutObject: {POLICIES}")
+            yield bad("put", f"{_one(role)} may put", f"deny s3:PutObject: {POLICIES}")
         case _:
             yield good("put", "refused, as it should be")
 
@@ -109,7 +113,7 @@ def _reading(facts: BucketFacts, role: Role) -> Iterator[Finding]:
         refused = [act for act, told in needed.items() if told.no]
         if refused:
             hint = f"allow s3:ListBucket and s3:GetObject: {POLICIES}"
-            yield bad("read", f"a {role} must {' and '.join(refused)}, and may not", hint)
+            yield bad("read", f"{_one(role)} must {' and '.join(refused)}, and may not", hint)
         elif all(told.yes for told in needed.values()):
             yield good("read", "list and get are allowed")
         else:
@@ -145,7 +149,7 @@ def _deleting(facts: BucketFacts, role: Role) -> Iterator[Finding]:
         if facts.deletes.yes:
             yield good("delete", f"allowed, {lasting}")
         else:
-            text = f"a {role} must delete, and may not{_why(facts.deletes)}"
+            text = f"{_one(role)} must delete, and may not{_why(facts.deletes)}"
             yield bad("delete", text, f"allow s3:DeleteObject: {POLICIES}")
     elif facts.deletes.yes:
         yield bad("delete", f"it may delete, {lasting}", deny)

@@ -50,6 +50,7 @@ class ReplicaRecord:
     throughput: int | None = None
     failures: int = 0
     failing_since: datetime | None = None
+    failed_at: datetime | None = None
     error: str | None = None
     refused: bool = False
     next_try: datetime | None = None
@@ -149,7 +150,7 @@ class ReplicaRecord:
 
     def well(self) -> Self:
         """Forget that something failed."""
-        return replace(self, failures=0, failing_since=None, error=None, refused=False, next_try=None)
+        return replace(self, failures=0, failing_since=None, failed_at=None, error=None, refused=False, next_try=None)
 
     def failed(
         self, error: str, now: datetime, chance: float, *, refused: bool, at_least: timedelta = timedelta(0)
@@ -164,6 +165,7 @@ class ReplicaRecord:
             self,
             failures=self.failures + 1,
             failing_since=self.failing_since or now,
+            failed_at=now,
             error=error,
             refused=refused,
             next_try=now + max(pause * (0.5 + chance / 2), min(at_least, _LONGEST_PAUSE)),

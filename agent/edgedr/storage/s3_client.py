@@ -111,6 +111,8 @@ class S3Client:
         from botocore.config import Config  # noqa: PLC0415
 
         options = self.options
+        if options.ca is not None and not options.ca.is_file():
+            raise ConfigurationError(f"there is no {options.ca}", hint="name the PEM file of the server's authority")
         self._key = None if self._unsigned else _key(options)
         s3: dict[str, Any] = {"payload_signing_enabled": True}
         if options.style is not Style.AUTO:

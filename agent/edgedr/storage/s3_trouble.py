@@ -31,7 +31,7 @@ _WORDLESS = frozenset({"400", "401", "403"})
 _REDIRECTS = range(300, 400)
 _TOO_MANY, _SERVER = 429, 500
 _PORTAL = "a portal or proxy may answer in the server's place: look at the link"
-_DENIED = "this credential may not do that: `edgedr doctor` says what it may"
+_DENIED = "this credential may not do that there: look at its policy (config/policies/README.md) and at the prefix"
 
 
 class Unable(StorageError):
@@ -67,7 +67,7 @@ _KINDS: tuple[tuple[frozenset[str], type[StorageError], str | None], ...] = (
     (_MISSING, ObjectMissing, None),
     (frozenset({"InvalidRange", "416"}), OutOfRange, None),
     (frozenset({"NoSuchBucket"}), Refused, "the bucket is gone, or its name is wrong: look at `url` and `endpoint`"),
-    (_CREDENTIAL, BadCredential, "give a valid credential: `edgedr doctor` looks at it"),
+    (_CREDENTIAL, BadCredential, "its id or its secret is wrong, or it has expired: give a valid credential"),
     (_UNABLE, Unable, "this server lacks it: `edgedr doctor` says what else"),
     (_WORDLESS | {"AccessDenied"}, Denied, _DENIED),
 )
