@@ -113,12 +113,7 @@ def test_what_is_signed_for_is_taken_from_behind_what_was_written_over_it(
     assert content(tmp_path / "copy") == without_heartbeat(shipped.objects)
 
 
-BY_WHAT_CAME_FIRST = pytest.mark.xfail(reason="L2 goes by the manifest that is listed, not by the one that is signed")
-
-
-@pytest.mark.parametrize(
-    "what", [pytest.param(each, marks=BY_WHAT_CAME_FIRST) if "forged" in each else each for each in SPOILT]
-)
+@pytest.mark.parametrize("what", SPOILT)
 def test_with_an_identity_too_what_is_signed_for_is_proven(kept: Away, what: str) -> None:
     """L2 reads what stands behind what was written over it, just as L1 and a restore do."""
     spoil(kept, what)

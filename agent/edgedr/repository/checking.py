@@ -63,6 +63,8 @@ def check(
             own[backup] = _signature_problems(repository, by_id[backup], trust, doubts, signed)
     for place, problems in repository.check_all(signed, progress).items():
         own[place.id] = problems
+    for place, manifest in signed:  # what is signed counts, not what came first when it was listed
+        by_id[place.id] = repository.as_signed(by_id[place.id], manifest)
     if identities:
         for chain in _whole_chains(sorted(opened), by_id, own):
             for backup, problem in _unreadable(repository, chain, identities, progress).items():
