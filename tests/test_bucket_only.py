@@ -193,6 +193,7 @@ def test_hidden_backups_are_missed_and_found(kept: Away, shipped: Shipped, tmp_p
     said = kept.here("list")
     assert f"the node says that it shipped {shipped.ids[2]}, which is not here: removed or hidden" in said
     assert "--deleted shows what a bucket with versions still has" in said
+    assert f"2 backups deleted here, and held as older versions: the newest is {shipped.ids[2]}" in said
     assert [each["id"] for each in kept.json("list")] == [shipped.ids[0]]
     assert [each["id"] for each in kept.json("list", "--deleted")] == list(shipped.ids)
     assert "removed or hidden" not in kept.here("list", "--deleted")
@@ -209,8 +210,11 @@ def test_a_prefix_that_was_deleted_is_no_empty_place(
     for name in shipped.objects:
         if name != HEARTBEAT or not heartbeat:
             kept.storage.delete(name)
-    for command in ("list", "show"):
-        said = kept.here(command, code=8)
+    restore = ("restore", "--to", tmp_path / "nothing", *kept.identity)
+    for command in (("list",), ("show",), ("verify", "--all"), restore):
+        said = kept.here(*command, code=8)
+        assert "are deleted, and held as older versions" in said
+        assert "the same command with --deleted finds them" in said
     assert (f"it shipped {shipped.ids[2]}" in kept.here("list", code=8)) is heartbeat
     assert "empty" not in said
     assert [each["id"] for each in kept.json("list", "--deleted")] == list(shipped.ids)

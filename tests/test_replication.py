@@ -14,7 +14,7 @@ from edgedr.replicas import ReplicaSettings
 from edgedr.repository.names import MANIFEST, RECIPE
 from edgedr.storage.memory import MemoryStorage
 from tests.lab.fake_source import BLOB, SEGMENT, Lab, bytes_of
-from tests.lab.places import BUCKET, CONTENTS, DISK, NOW, Blind, Dying, Place, know, ship, there
+from tests.lab.places import BUCKET, CONTENTS, DISK, NOW, Blind, Dying, Place, know, memory_of, ship, there
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -319,3 +319,19 @@ def test_a_backup_that_vanishes_meanwhile(lab: Lab, hit: int) -> None:
     left = [1, 3, 4, 5] if hit == 2 else [1, 2, 3, 4]
     assert sequences(outcome.shipped) == there(lab, place) == left
     assert (ship(lab, place, BUCKET).trouble, sequences(lab.ids())) == (None, left)
+
+
+@pytest.mark.parametrize("trouble", [Unreachable("no such host"), Refused("cannot put: AccessDenied")])
+def test_an_address_with_a_mistake_costs_nothing(lab: Lab, trouble: Exception) -> None:
+    """What is remembered of a place is kept until the one that stands in its place was reached."""
+    right, wrong = Blind("s3://right"), Blind("s3://rihgt")
+    ship(lab, right, BUCKET)
+    wrong.closed = trouble
+    outcome = ship(lab, wrong, BUCKET)
+    assert outcome.trouble is not None
+    kept = memory_of(lab, BUCKET).load()
+    assert kept is not None
+    assert (kept.place, kept.failures) == ("s3://right", 1)
+    made = lab.back_up(b"one more").manifest.id
+    outcome = ship(lab, right, BUCKET)
+    assert (outcome.shipped, outcome.record.failures) == ((made,), 0)
