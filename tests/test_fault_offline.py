@@ -1,4 +1,4 @@
-"""Fault 13: thirty days without a link, and the day on which it is back. Of four captures an hour two are made."""
+"""Fault 13: thirty days without a link, at a capture every 15 minutes, and the day on which the link is back."""
 
 import shutil
 from collections.abc import Callable, Collection, Sequence
@@ -22,10 +22,10 @@ from edgedr.storage.memory import MemoryStorage
 from tests.lab.fake_source import BLOB, OPERATOR, START, Lab, bytes_of, churned
 from tests.lab.places import BUCKET, Blind, memory_of, ship
 
-EVERY = timedelta(minutes=30)
+EVERY = timedelta(minutes=15)
 A_DAY = timedelta(days=1) // EVERY
-QUOTA = 270_000  # bytes: what two days make
-THIN = replace(BUCKET, daily_budget=Bytes(160_000), catch_up=timedelta(hours=1))
+QUOTA = 540_000  # bytes: what two days make
+THIN = replace(BUCKET, daily_budget=Bytes(320_000), catch_up=timedelta(hours=24))
 """A replica that takes a little more than a day makes."""
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -157,10 +157,10 @@ def test_a_month_offline(month: Site) -> None:
     """One capture in each slot and one full a day, whatever the link, which is tried once in a while, not in each."""
     assert month.slot == 31 * A_DAY
     assert len(month.fulls) == 31
-    assert all(after - before in {A_DAY, A_DAY + 1} for before, after in pairwise(month.fulls))
+    assert {after - before for before, after in pairwise(month.fulls)} <= {A_DAY, A_DAY + 1}
     tried = [slot for slot in month.tries if slot > 2 * A_DAY]
     assert len(tried) < 25 * A_DAY
-    assert all(1 <= after - before <= 3 for before, after in pairwise(tried))
+    assert {after - before for before, after in pairwise(tried)} <= {1, 2, 3, 4}
     assert month.shipped() == set(range(1, A_DAY + 1))
     record = memory_of(month.lab, BUCKET).load()
     assert record is not None

@@ -118,6 +118,8 @@ def test_every_contradiction_at_once() -> None:
         ('name = "r1"', "url: it is missing"),
         (f"{BUCKET}\nbandwidth = 5", "bandwidth: 5 is not a size: "),
         (f'{BUCKET}\ncatch_up = "soon"', "catch_up: 'soon' is not a duration: "),
+        (f'{BUCKET}\ndaily_budget = "1 MB"\ncatch_up = "6 h"', "catch_up: it is less than a day"),
+        (f'{BUCKET}\nregion = "eu central"', "region: it is not the name of a region"),
         (f'{BUCKET}\ntimeout = "0 s"', "timeout: '0 s' is not a duration: "),
         (f'{BUCKET}\nstyle = "ptah"', "style: 'ptah' is none of auto, path, virtual"),
         (f'{BUCKET}\nsame_disk = "yes"', "same_disk: 'yes' is not true or false"),

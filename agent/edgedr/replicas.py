@@ -165,6 +165,8 @@ def _manner_problems(replica: ReplicaSettings) -> Iterator[tuple[str, str]]:
         value = getattr(replica, field)
         if value is not None and value < _MIN_RATE:
             yield field, "it is less than 1 KiB: nothing would ever arrive"
+    if replica.daily_budget is not None and replica.catch_up < timedelta(days=1):
+        yield "catch_up", "it is less than a day, and daily_budget counts by days: make it 24 h or more"
 
 
 def _lifetime_problems(replica: ReplicaSettings, full_every: timedelta) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ from edgedr.replicas import ReplicaSettings
 from edgedr.repository.backlog import Backlog, ShippingPolicy, plan_shipping
 from edgedr.repository.heartbeats import heartbeat_name
 from edgedr.repository.ledger import ReplicaRecord
-from edgedr.repository.names import MANIFEST, RECIPE, node_prefixes
+from edgedr.repository.names import MANIFEST, RECIPE, SIGNATURE, node_prefixes
 from edgedr.repository.repository import Listed, Repository
 from edgedr.repository.sending import send, send_recipe
 from edgedr.storage.base import Storage
@@ -294,7 +294,8 @@ class _Run:
             now = self._clock()
             left = self._record.budget_left(self._replica.daily_budget, now)
             fresh = self._record.is_fresh_day(now) and not self._under_way
-            if left is not None and size > left - sum(self._under_way.values()) and not fresh:
+            closes = name.endswith((f"/{SIGNATURE}", f"/{MANIFEST}"))  # what makes a backup of what is paid for
+            if left is not None and size > left - sum(self._under_way.values()) and not fresh and not closes:
                 raise _BudgetSpent
             self._under_way[name] = size
             before = self._record.may_be_there(name)
