@@ -196,7 +196,9 @@ def test_hidden_backups_are_missed_and_found(kept: Away, shipped: Shipped, tmp_p
     assert f"2 backups deleted here, and held as older versions: the newest is {shipped.ids[2]}" in said
     assert [each["id"] for each in kept.json("list")] == [shipped.ids[0]]
     assert [each["id"] for each in kept.json("list", "--deleted")] == list(shipped.ids)
-    assert "removed or hidden" not in kept.here("list", "--deleted")
+    said = kept.here("list", "--deleted")
+    assert "removed or hidden" not in said
+    assert f"of these 2 backups deleted here, and held as older versions: the newest is {shipped.ids[2]}" in said
     kept.here("verify", "--all", "--deleted", *kept.identity)
     kept.here("restore", "--to", tmp_path / "restored", "--deleted", *kept.identity)
     assert kept.restored(tmp_path / "restored") == dict(shipped.newest)

@@ -73,10 +73,12 @@ def _warn_of_absence(repository: Repository, backups: Sequence[Listed], argument
     """Tell what looks wrong with a place beyond what is listed."""
     for text in found_alarms(repository, backups, now):
         terminal.warn(text, "ask the node; --deleted shows what a bucket with versions still has")
-    hidden = deleted_there(repository, arguments) if backups else ()
+    hidden = deleted_there(arguments) if backups else ()
     if hidden:
-        text = f"{terminal.plural(len(hidden), 'backup')} deleted here, and held as older versions"
-        terminal.warn(f"{text}: the newest is {max(place.id for place in hidden)}", "--deleted lists and restores them")
+        of_these = "of these " if arguments.deleted else ""
+        text = f"{of_these}{terminal.plural(len(hidden), 'backup')} deleted here, and held as older versions"
+        hint = "somebody deleted them: look who" if arguments.deleted else "--deleted lists and restores them"
+        terminal.warn(f"{text}: the newest is {max(place.id for place in hidden)}", hint)
     tell_strays(repository)
 
 

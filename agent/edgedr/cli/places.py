@@ -95,7 +95,7 @@ def refuse_nothing(repository: Repository, arguments: Arguments) -> None:
     if arguments.source is None:
         return
     where = repository.storage.describe()
-    hidden = deleted_there(repository, arguments)
+    hidden = deleted_there(arguments)
     if hidden:
         raise NoSuchBackup(
             f"all backups that were in {where} are deleted, and held as older versions",
@@ -110,18 +110,21 @@ def refuse_nothing(repository: Repository, arguments: Arguments) -> None:
     raise NoSuchBackup(f"there is no backup of {asked} here", hint=f"there are backups of {shown}")
 
 
-def deleted_there(repository: Repository, arguments: Arguments) -> tuple[Place, ...]:
+def deleted_there(arguments: Arguments) -> tuple[Place, ...]:
     """Return the places of backups that were deleted from a bucket which still has them, where it lets us look."""
-    if not is_bucket(arguments.source) or arguments.deleted:
+    if not is_bucket(arguments.source):
         return ()
-    with_deleted = open_storage(arguments.source, Namespace(**{**vars(arguments), "deleted": True}))
     try:
-        all_there = Repository(with_deleted, site=arguments.site, node=arguments.node).places()
-        held = [place for place, objects in all_there if MANIFEST in objects and arguments.node in {None, place.node}]
-        visible = {place for place, objects in repository.places() if MANIFEST in objects}
+        held, visible = (_committed(arguments, deleted=deleted) for deleted in (True, False))
     except StorageError:  # a server without versions, or a credential that may not see them
         return ()
     return tuple(place for place in held if place not in visible)
+
+
+def _committed(arguments: Arguments, *, deleted: bool) -> tuple[Place, ...]:
+    storage = open_storage(arguments.source, Namespace(**{**vars(arguments), "deleted": deleted}))
+    places = Repository(storage, site=arguments.site, node=arguments.node).places()
+    return tuple(p for p, objects in places if MANIFEST in objects and arguments.node in {None, p.node})
 
 
 def chosen(backups: Sequence[Listed], arguments: Arguments) -> Listed:

@@ -86,7 +86,7 @@ def _recover(
         hint = f"what was downloaded is kept in {arguments.to / DOWNLOAD}: the same command goes on from there"
         raise Unreachable(error.message, hint=hint) from error
     except Damaged as error:
-        hidden = deleted_there(repository, arguments)
+        hidden = () if arguments.deleted else deleted_there(arguments)
         if not hidden:
             raise
         held = f"{terminal.plural(len(hidden), 'backup')} deleted there, and held as older versions"
