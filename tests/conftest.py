@@ -10,6 +10,16 @@ import pytest
 from hypothesis import settings
 
 from tests.lab.operator import Operator, Said, with_two_backups
+from tests.lab.s3fixtures import (  # noqa: F401 - found here by pytest
+    crossing,
+    keeping,
+    plain_bucket,
+    proxy,
+    road,
+    shipped,
+    there,
+    versioned_bucket,
+)
 from tests.lab.s3servers import Ceph, Moto, Rclone, started
 
 settings.register_profile("edgedr", deadline=None)

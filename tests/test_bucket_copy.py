@@ -1,7 +1,7 @@
 """Copies of what was shipped: written over in a bucket, taken from place to place, kept on a second disk."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from edgedr.storage.s3 import S3Storage
 from tests.lab.s3faults import Fault, Request
 from tests.lab.s3proxy import S3Proxy
 from tests.lab.s3road import by_way_of, fresh_prefix, light_clients, options, shared, waits
-from tests.lab.s3servers import Ceph, Moto
-from tests.lab.shipped import HEARTBEAT, Away, Shipped, away, ship_some
+from tests.lab.s3servers import Moto
+from tests.lab.shipped import HEARTBEAT, Away, Shipped
 from tests.storage_contract import get, names
 from tests.test_bucket_only import Link
 from tests.test_fault_replication import Node
@@ -27,39 +27,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for another try."""
     light_clients(monkeypatch)
     waits(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def shipped(ceph: Ceph, tmp_path_factory: pytest.TempPathFactory) -> Shipped:
-    return ship_some(ceph, tmp_path_factory.mktemp("node"))
-
-
-@pytest.fixture(scope="module")
-def plain_bucket(ceph: Ceph) -> S3Storage:
-    return S3Storage(options(ceph, ceph.bucket()))
-
-
-@pytest.fixture(scope="module")
-def versioned_bucket(ceph: Ceph) -> S3Storage:
-    return S3Storage(options(ceph, ceph.bucket(versioned=True)))
-
-
-@pytest.fixture
-def there(shipped: Shipped, plain_bucket: S3Storage, capsys: pytest.CaptureFixture[str]) -> Away:
-    """A place that keeps one content of a name."""
-    return away(shipped, plain_bucket, capsys)
-
-
-@pytest.fixture
-def kept(shipped: Shipped, versioned_bucket: S3Storage, capsys: pytest.CaptureFixture[str]) -> Away:
-    """A place that keeps versions."""
-    return away(shipped, versioned_bucket, capsys)
-
-
-@pytest.fixture(scope="module")
-def proxy(ceph: Ceph) -> Iterator[S3Proxy]:
-    with S3Proxy(ceph.endpoint, ceph.ca) as made:
-        yield made
 
 
 def forged(shipped: Shipped, _: str, data: bytes) -> bytes:
@@ -98,26 +65,26 @@ def spoil(there: Away, what: str) -> str:
 
 @pytest.mark.parametrize("what", SPOILT)
 def test_what_is_signed_for_is_taken_from_behind_what_was_written_over_it(
-    kept: Away, shipped: Shipped, tmp_path: Path, what: str
+    keeping: Away, shipped: Shipped, tmp_path: Path, what: str
 ) -> None:
     """In a bucket with versions: verified, restored and copied as if nothing had been, and the stray is named."""
-    name = spoil(kept, what)
-    kept.write(name, b"and once more")
+    name = spoil(keeping, what)
+    keeping.write(name, b"and once more")
     stray = f"{name}: something else came first; what is signed for was found and taken"
-    assert [each["id"] for each in kept.json("list")] == list(shipped.ids)
-    assert stray in kept.here("verify", "--all")
-    assert stray in kept.here("restore", "--to", tmp_path / "restored", *kept.identity)
-    assert kept.restored(tmp_path / "restored") == dict(shipped.newest)
-    said = kept.run("copy", kept.place.url, tmp_path / "copy", *kept.access())
+    assert [each["id"] for each in keeping.json("list")] == list(shipped.ids)
+    assert stray in keeping.here("verify", "--all")
+    assert stray in keeping.here("restore", "--to", tmp_path / "restored", *keeping.identity)
+    assert keeping.restored(tmp_path / "restored") == dict(shipped.newest)
+    said = keeping.run("copy", keeping.place.url, tmp_path / "copy", *keeping.access())
     assert f"{name}: something else stood there first" in said
     assert content(tmp_path / "copy") == without_heartbeat(shipped.objects)
 
 
 @pytest.mark.parametrize("what", SPOILT)
-def test_with_an_identity_too_what_is_signed_for_is_proven(kept: Away, what: str) -> None:
+def test_with_an_identity_too_what_is_signed_for_is_proven(keeping: Away, what: str) -> None:
     """L2 reads what stands behind what was written over it, just as L1 and a restore do."""
-    spoil(kept, what)
-    verdicts = kept.json("verify", "--all", *kept.identity)
+    spoil(keeping, what)
+    verdicts = keeping.json("verify", "--all", *keeping.identity)
     assert [(each["state"], each["level"]) for each in verdicts] == [("ok", "L2")] * 3
 
 

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,13 +13,12 @@ import pytest
 from edgedr.repository import heartbeats
 from edgedr.sealing.identities import make_identity
 from edgedr.sealing.signatures import Signer
-from edgedr.storage.s3 import S3Storage
 from tests.lab.policies import tenant
 from tests.lab.s3faults import Fault, Request, always, portal_page
 from tests.lab.s3proxy import S3Proxy
-from tests.lab.s3road import by_way_of, fresh_prefix, key_file, light_clients, options, waits
+from tests.lab.s3road import by_way_of, fresh_prefix, key_file, light_clients, waits
 from tests.lab.s3servers import Ceph
-from tests.lab.shipped import HEARTBEAT, NODE, SITE, Away, Shipped, away, ship_some
+from tests.lab.shipped import HEARTBEAT, NODE, SITE, Away, Shipped
 
 
 @pytest.fixture(autouse=True)
@@ -28,39 +27,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     light_clients(monkeypatch)
     waits(monkeypatch)
     monkeypatch.delenv("EDGEDR_CONFIG", raising=False)
-
-
-@pytest.fixture(scope="module")
-def shipped(ceph: Ceph, tmp_path_factory: pytest.TempPathFactory) -> Shipped:
-    return ship_some(ceph, tmp_path_factory.mktemp("node"))
-
-
-@pytest.fixture(scope="module")
-def plain_bucket(ceph: Ceph) -> S3Storage:
-    return S3Storage(options(ceph, ceph.bucket()))
-
-
-@pytest.fixture(scope="module")
-def versioned_bucket(ceph: Ceph) -> S3Storage:
-    return S3Storage(options(ceph, ceph.bucket(versioned=True)))
-
-
-@pytest.fixture
-def there(shipped: Shipped, plain_bucket: S3Storage, capsys: pytest.CaptureFixture[str]) -> Away:
-    """A place that keeps one content of a name."""
-    return away(shipped, plain_bucket, capsys)
-
-
-@pytest.fixture
-def kept(shipped: Shipped, versioned_bucket: S3Storage, capsys: pytest.CaptureFixture[str]) -> Away:
-    """A place that keeps versions."""
-    return away(shipped, versioned_bucket, capsys)
-
-
-@pytest.fixture(scope="module")
-def proxy(ceph: Ceph) -> Iterator[S3Proxy]:
-    with S3Proxy(ceph.endpoint, ceph.ca) as made:
-        yield made
 
 
 def test_a_bucket_is_enough(there: Away, shipped: Shipped, tmp_path: Path) -> None:
@@ -187,41 +153,41 @@ def test_a_portal_is_no_empty_bucket(there: Away, proxy: S3Proxy, tmp_path: Path
     assert not (tmp_path / "restored/files").exists()
 
 
-def test_hidden_backups_are_missed_and_found(kept: Away, shipped: Shipped, tmp_path: Path) -> None:
+def test_hidden_backups_are_missed_and_found(keeping: Away, shipped: Shipped, tmp_path: Path) -> None:
     """The newest were deleted from a bucket with versions: the heartbeat says so, `--deleted` has them, whole."""
-    kept.hide(1, 2)
-    said = kept.here("list")
+    keeping.hide(1, 2)
+    said = keeping.here("list")
     assert f"the node says that it shipped {shipped.ids[2]}, which is not here: removed or hidden" in said
     assert "--deleted shows what a bucket with versions still has" in said
     assert f"2 backups deleted here, and held as older versions: the newest is {shipped.ids[2]}" in said
-    assert [each["id"] for each in kept.json("list")] == [shipped.ids[0]]
-    assert [each["id"] for each in kept.json("list", "--deleted")] == list(shipped.ids)
-    said = kept.here("list", "--deleted")
+    assert [each["id"] for each in keeping.json("list")] == [shipped.ids[0]]
+    assert [each["id"] for each in keeping.json("list", "--deleted")] == list(shipped.ids)
+    said = keeping.here("list", "--deleted")
     assert "removed or hidden" not in said
     assert f"of these 2 backups deleted here, and held as older versions: the newest is {shipped.ids[2]}" in said
-    kept.here("verify", "--all", "--deleted", *kept.identity)
-    kept.here("restore", "--to", tmp_path / "restored", "--deleted", *kept.identity)
-    assert kept.restored(tmp_path / "restored") == dict(shipped.newest)
+    keeping.here("verify", "--all", "--deleted", *keeping.identity)
+    keeping.here("restore", "--to", tmp_path / "restored", "--deleted", *keeping.identity)
+    assert keeping.restored(tmp_path / "restored") == dict(shipped.newest)
 
 
 @pytest.mark.parametrize("heartbeat", [True, False])
 def test_a_prefix_that_was_deleted_is_no_empty_place(
-    kept: Away, shipped: Shipped, tmp_path: Path, heartbeat: bool
+    keeping: Away, shipped: Shipped, tmp_path: Path, heartbeat: bool
 ) -> None:
     """All of it is gone: exit 8, with the alarm where the heartbeat was left; `--deleted` brings all back."""
     for name in shipped.objects:
         if name != HEARTBEAT or not heartbeat:
-            kept.storage.delete(name)
-    restore = ("restore", "--to", tmp_path / "nothing", *kept.identity)
+            keeping.storage.delete(name)
+    restore = ("restore", "--to", tmp_path / "nothing", *keeping.identity)
     for command in (("list",), ("show",), ("verify", "--all"), restore):
-        said = kept.here(*command, code=8)
+        said = keeping.here(*command, code=8)
         assert "are deleted, and held as older versions" in said
         assert "the same command with --deleted finds them" in said
-    assert (f"it shipped {shipped.ids[2]}" in kept.here("list", code=8)) is heartbeat
+    assert (f"it shipped {shipped.ids[2]}" in keeping.here("list", code=8)) is heartbeat
     assert "empty" not in said
-    assert [each["id"] for each in kept.json("list", "--deleted")] == list(shipped.ids)
-    kept.here("restore", "--to", tmp_path / "restored", "--deleted", *kept.identity)
-    assert kept.restored(tmp_path / "restored") == dict(shipped.newest)
+    assert [each["id"] for each in keeping.json("list", "--deleted")] == list(shipped.ids)
+    keeping.here("restore", "--to", tmp_path / "restored", "--deleted", *keeping.identity)
+    assert keeping.restored(tmp_path / "restored") == dict(shipped.newest)
 
 
 def test_a_gap_is_seen(there: Away, shipped: Shipped, tmp_path: Path) -> None:

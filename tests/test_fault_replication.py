@@ -9,7 +9,6 @@ import signal
 import socket
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from edgedr.storage.s3 import S3Storage
 from tests.lab.fake_source import bytes_of
 from tests.lab.policies import NODE, SITE
 from tests.lab.s3faults import Fault, always, expired_token, killing, nth, s3_error, skewed
-from tests.lab.s3road import Junction, Road, as_replica, junction, light_clients, node_road, options, waits
+from tests.lab.s3road import Junction, Road, as_replica, light_clients, node_road, options, waits
 from tests.lab.s3servers import Ceph
 from tests.lab.site import init, move, site, without_etcd
 from tests.storage_contract import get, names
@@ -110,18 +109,6 @@ def expect_all(road: Road, node: Node) -> None:
     assert {name: get(road.past, name) for name in names(road.past) if name != heartbeat} == node.objects()
     assert heartbeat in names(road.past)
     assert expect_sound(road) == node.local()
-
-
-@pytest.fixture(scope="module")
-def crossing(ceph: Ceph) -> Iterator[Junction]:
-    with junction(ceph) as made:
-        yield made
-
-
-@pytest.fixture
-def road(crossing: Junction) -> Iterator[Road]:
-    with crossing.road() as made:
-        yield made
 
 
 def killed(node: Node, road: Road, number: int, *, done: bool) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,24 +33,12 @@ from tests.lab.s3faults import (
     too_many,
 )
 from tests.lab.s3proxy import S3Proxy
-from tests.lab.s3road import PATIENCE, Junction, Road, by_way_of, junction, node_road, waits
+from tests.lab.s3road import PATIENCE, Junction, Road, by_way_of, node_road, waits
 from tests.lab.s3servers import Ceph
 from tests.storage_contract import get, names, put, send
 from tests.test_storage_s3 import A, B, contents, overwrite
 
 DATA = bytes_of(1, 300_000)
-
-
-@pytest.fixture(scope="module")
-def crossing(ceph: Ceph) -> Iterator[Junction]:
-    with junction(ceph) as made:
-        yield made
-
-
-@pytest.fixture
-def road(crossing: Junction) -> Iterator[Road]:
-    with crossing.road() as made:
-        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -26,17 +26,11 @@ from tests.lab.s3faults import (
     s3_error,
     skewed,
 )
-from tests.lab.s3road import EAGER, PATIENCE, Junction, Road, by_way_of, junction, node_road, waits
+from tests.lab.s3road import EAGER, PATIENCE, Junction, Road, by_way_of, node_road, waits
 from tests.lab.s3servers import Ceph, Rclone
 from tests.storage_contract import get, names, put, send
 from tests.test_fault_s3 import ACTS, DATA
 from tests.test_storage_s3 import A, B
-
-
-@pytest.fixture(scope="module")
-def crossing(ceph: Ceph) -> Iterator[Junction]:
-    with junction(ceph) as made:
-        yield made
 
 
 @pytest.fixture

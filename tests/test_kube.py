@@ -27,28 +27,13 @@ from edgedr.node.kube import Kube, KubeError, KubeSettings
 from edgedr.node.kubeconfig import KubeAccess, read_kubeconfig
 from tests.lab import kubeadm
 from tests.lab.apiserver import ApiServer, recording, synthetic
+from tests.lab.clock import Clock
 from tests.lab.etcd import free_port
 from tests.lab.pki import CLIENT, NOT_AFTER, NOT_BEFORE, SERVER, Authority, write_kubeadm_pki
 
 CONFIGMAPS = "/api/v1/configmaps"
 SECRETS = "/api/v1/secrets"
 TOKEN = "canary-token-51f3"
-
-
-class Clock:
-    """Time that goes by only where somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.slept: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds >= 0
-        self.slept.append(seconds)
-        self.now += seconds
 
 
 @pytest.fixture(scope="module")

@@ -10,23 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedr.storage.pacing import Patience, Throttle, wait_before
+from tests.lab.clock import Clock
 
 CHANCES = st.floats(0, 1)
-
-
-class Clock:
-    """A clock that goes on only while somebody sleeps, and what was slept."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.slept: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
 
 
 @pytest.fixture
