@@ -164,7 +164,7 @@ def test_hidden_backups_are_missed_and_found(keeping: Away, shipped: Shipped, tm
     assert [each["id"] for each in keeping.json("list", "--deleted")] == list(shipped.ids)
     said = keeping.here("list", "--deleted")
     assert "removed or hidden" not in said
-    assert f"of these 2 backups deleted here, and held as older versions: the newest is {shipped.ids[2]}" in said
+    assert f"of these, 2 backups deleted here, and held as older versions: the newest is {shipped.ids[2]}" in said
     keeping.here("verify", "--all", "--deleted", *keeping.identity)
     keeping.here("restore", "--to", tmp_path / "restored", "--deleted", *keeping.identity)
     assert keeping.restored(tmp_path / "restored") == dict(shipped.newest)

@@ -78,9 +78,10 @@ def test_what_is_ours_alone(own: tuple[Path, Path, Path], scratch: Path) -> None
     assert found[2].hint == f"chmod 600 {key}"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_what_belongs_to_somebody_else(own: tuple[Path, Path, Path]) -> None:
     """Who owns a key may use it, whatever its mode."""
+    if os.geteuid() != 0:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("only root gives files away")
     os.chown(own[2], 12345, 12345)
     assert said(checkup.check_files(*own, ())) == [f"bad signing key: {own[2]} belongs to user 12345"]
 

@@ -75,7 +75,7 @@ def _warn_of_absence(repository: Repository, backups: Sequence[Listed], argument
         terminal.warn(text, "ask the node; --deleted shows what a bucket with versions still has")
     hidden = deleted_there(arguments) if backups else ()
     if hidden:
-        of_these = "of these " if arguments.deleted else ""
+        of_these = "of these, " if arguments.deleted else ""
         text = f"{of_these}{terminal.plural(len(hidden), 'backup')} deleted here, and held as older versions"
         hint = "somebody deleted them: look who" if arguments.deleted else "--deleted lists and restores them"
         terminal.warn(f"{text}: the newest is {max(place.id for place in hidden)}", hint)
